@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/cli.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <functional>
+
+#include "data/error.h"
+#include "harness/commands/commands.h"
+#include "harness/source.h"
+
+namespace raingauge {
+namespace {
+
+// Every subcommand stores its work here; parsing only fills in options.
+using Action = std::function<int()>;
+
+constexpr const char* kFooter =
+    "Examples:\n"
+    "  raingauge run experiments/quickstart.yaml            replay, judge, time, compare frames\n"
+    "  raingauge run experiments/quickstart.yaml --dry-run  what it would do, and how much\n"
+    "  raingauge list methods                               what can be compared\n"
+    "  raingauge explain rainfusion2                        its keys, defaults and sources\n"
+    "Exit codes: 0 done; 1 usage or configuration error; 2 a row is incorrect, invalid_plan,\n"
+    "not_finite or failed (--strict: also unsupported, infeasible, skipped); 3 nothing matched.";
+
+void add_machine(CLI::App* app, std::string& device, int& threads) {
+  app->add_option("--device", device, "cpu or cuda:N")->capture_default_str();
+  app->add_option("--threads", threads, "CPU threads (0 = all)")->capture_default_str();
+}
+
+void add_run(CLI::App& app, Action& action) {
+  auto options = std::make_shared<RunCommand>();
+  auto* command = app.add_subcommand("run", "run an experiment: replay, judge, time, report");
+  command->add_option("experiment", options->experiment, "EXPERIMENT.yaml")->required();
+  command->add_option("--out", options->out, "folder of the run (default: runs/<name>)");
+  command->add_option("--set", options->overrides, "override a key, for example rf2.density=0.3")
+      ->allow_extra_args(false);
+  add_machine(command, options->device, options->threads);
+  command->add_flag("--dry-run", options->dry_run,
+                    "print arms, cells, memory and time; compute nothing");
+  command->add_flag("--fresh", options->fresh, "discard what the folder holds");
+  command->add_flag("--strict", options->strict,
+                    "unsupported, infeasible and skipped rows count as bad");
+  command->add_flag("--quiet", options->quiet, "no progress");
+  command->callback([&action, options] { action = [options] { return run_command(*options); }; });
+}
+
+void add_report(CLI::App& app, Action& action) {
+  auto options = std::make_shared<ReportCommand>();
+  auto* command = app.add_subcommand("report", "tables of finished runs");
+  command->add_option("runs", options->runs, "folders of runs")->required();
+  command->add_option("--format", options->formats, "any of console,md,csv,json")
+      ->capture_default_str();
+  command->callback(
+      [&action, options] { action = [options] { return report_command(*options); }; });
+}
+
+void add_list(CLI::App& app, Action& action) {
+  auto list = std::make_shared<ListCommand>();
+  auto* command = app.add_subcommand("list", "what this build knows");
+  command
+      ->add_option("what", list->what,
+                   "methods, orders, selectors, scores, metrics, kernels or devices")
+      ->required();
+  command->add_flag("--json", list->json, "for programs");
+  command->callback([&action, list] { action = [list] { return list_command(*list); }; });
+
+  auto explain = std::make_shared<ExplainCommand>();
+  auto* explain_app =
+      app.add_subcommand("explain", "keys, defaults, ranges and sources of one name");
+  explain_app->add_option("name", explain->name, "a name of any list")->required();
+  explain_app->add_flag("--json", explain->json, "for programs");
+  explain_app->callback(
+      [&action, explain] { action = [explain] { return explain_command(*explain); }; });
+}
+
+void add_selection(CLI::App* command, const std::shared_ptr<CaptureCommand>& options) {
+  command->add_option("--records", options->records, "record numbers (default: all)")
+      ->delimiter(',');
+  command->add_option("--heads", options->heads, "original head numbers (default: all)")
+      ->delimiter(',');
+  command->add_option("--layers", options->layers, "layers (default: all)")->delimiter(',');
+  command->add_option("--steps", options->steps, "steps (default: all)")->delimiter(',');
+}
+
+void add_capture(CLI::App& app, Action& action) {
+  auto* capture = app.add_subcommand("capture", "look at, check, cut and make captures");
+  capture->require_subcommand(1);
+  const auto add = [&](const char* name, const char* help, int (*run)(const CaptureCommand&)) {
+    auto options = std::make_shared<CaptureCommand>();
+    auto* command = capture->add_subcommand(name, help);
+    command->callback(
+        [&action, options, run] { action = [options, run] { return run(*options); }; });
+    return std::pair{command, options};
+  };
+  for (const auto& [name, help, run] :
+       {std::tuple{"info", "records, shapes, grids, bytes", &capture_info_command},
+        std::tuple{"validate", "deep check: finite, hashes, scale, completeness",
+                   &capture_validate_command}}) {
+    auto [command, options] = add(name, help, run);
+    command->add_option("capture", options->capture, "CAPTURE.h5")->required();
+    command->add_flag("--json", options->json, "for programs");
+  }
+  for (const auto& [name, help] :
+       {std::pair{"slice", "copy some records and heads"},
+        std::pair{"convert", "copy with another dtype or compression"}}) {
+    auto [command, options] = add(name, help, capture_slice_command);
+    command->add_option("capture", options->capture, "CAPTURE.h5")->required();
+    command->add_option("--out", options->out, "file to write")->required();
+    add_selection(command, options);
+    command->add_option("--dtype", options->dtype, "f32, f16 or bf16 (default: as stored)");
+    command->add_flag("--compress", options->compress, "shuffle + gzip-1, chunked");
+    command->add_flag("--overwrite", options->overwrite, "replace an existing file");
+  }
+  for (const auto& [name, help, run] :
+       {std::tuple{"synth", "write planted records: '{model: flux, heads: 4}'",
+                   &capture_synth_command},
+        std::tuple{"record", "record the demo DiT: '{clips: 1, mode: image_to_video}'",
+                   &capture_record_command}}) {
+    auto [command, options] = add(name, help, run);
+    command->add_option("spec", options->spec, "an inline YAML mapping")->capture_default_str();
+    command->add_option("--out", options->out, "file to write")->required();
+    add_selection(command, options);
+    command->add_flag("--compress", options->compress, "shuffle + gzip-1, chunked");
+    command->add_flag("--overwrite", options->overwrite, "replace an existing file");
+    add_machine(command, options->device, options->threads);
+  }
+}
+
+void add_plans(CLI::App& app, Action& action) {
+  const auto add = [&](const char* name, const char* help, int (*run)(const PlanCommand&),
+                       const char* out_flag) {
+    auto options = std::make_shared<PlanCommand>();
+    auto* command = app.add_subcommand(name, help);
+    command->add_option("capture", options->capture, "CAPTURE.h5")->required();
+    command->add_option("--record", options->record, "number in /records/")->capture_default_str();
+    command
+        ->add_option("--arm", options->arm,
+                     "inline YAML '{method: rainfusion2, density: 0.2}' or EXPERIMENT.yaml:NAME")
+        ->required();
+    command->add_option(out_flag, options->out, "file to write")->required();
+    command->add_option("--match", options->match, "nominal, or density: solve for measured pairs")
+        ->check(CLI::IsMember({"nominal", "density"}))
+        ->capture_default_str();
+    command->add_option("--threads", options->threads, "CPU threads (0 = all)")
+        ->capture_default_str();
+    command->callback(
+        [&action, options, run] { action = [options, run] { return run(*options); }; });
+    return std::pair{command, options};
+  };
+  auto [plan, plan_options] =
+      add("plan", "write what an arm decides for a record", plan_command, "--out");
+  plan->add_option("--heads", plan_options->heads, "original head numbers (default: all)")
+      ->delimiter(',');
+  plan->add_flag("--json", plan_options->json, "for programs");
+  auto [attend, attend_options] = add(
+      "attend", "run one kernel on one record and arm; write o and lse", attend_command, "--out");
+  attend->add_option("--heads", attend_options->heads, "original head numbers (default: all)")
+      ->delimiter(',');
+  attend->add_option("--kernel", attend_options->kernel, "a name of `raingauge list kernels`")
+      ->capture_default_str();
+  attend->add_option("--device", attend_options->device, "cpu or cuda:N")->capture_default_str();
+  auto [mask, mask_options] = add("mask", "draw the block mask of one head", mask_command, "--png");
+  mask->add_option("--head", mask_options->head, "original head number")->capture_default_str();
+}
+
+void add_generate(CLI::App& app, Action& action) {
+  auto options = std::make_shared<GenerateCommand>();
+  auto* command = app.add_subcommand("generate", "denoise a clip of the demo DiT with any arm");
+  command->add_option("--arm", options->arm, "inline YAML or EXPERIMENT.yaml:NAME")
+      ->capture_default_str();
+  command->add_option("--out", options->out, "CLIP.mp4, .y4m, .npy or a folder of PNG files")
+      ->required();
+  command->add_option("--seed", options->seed, "of scene and noise")->capture_default_str();
+  command->add_option("--mode", options->mode, "image_to_video or text_to_video")
+      ->check(CLI::IsMember({"image_to_video", "text_to_video"}))
+      ->capture_default_str();
+  command->add_option("--grid", options->grid, "frames,height,width in tokens")
+      ->delimiter(',')
+      ->expected(3)
+      ->capture_default_str();
+  command->add_option("--steps", options->steps, "denoising steps")->capture_default_str();
+  command->add_option("--kernel", options->kernel, "kernel that executes the plans")
+      ->capture_default_str();
+  add_machine(command, options->device, options->threads);
+  command->add_flag("--json", options->json, "for programs");
+  command->callback(
+      [&action, options] { action = [options] { return generate_command(*options); }; });
+}
+
+void add_frames(CLI::App& app, Action& action) {
+  auto options = std::make_shared<FramesCommand>();
+  auto* command = app.add_subcommand("frames", "compare two clips: PSNR, SSIM");
+  command
+      ->add_option("reference", options->reference,
+                   "PNG folder, .npy, .y4m, .mp4 or FILE.h5:/frames/ARM")
+      ->required();
+  command->add_option("test", options->test, "likewise")->required();
+  command->add_option("--metrics", options->metrics, "names (default: all)")->delimiter(',');
+  command->add_flag("--json", options->json, "for programs");
+  command->callback(
+      [&action, options] { action = [options] { return frames_command(*options); }; });
+}
+
+}  // namespace
+
+int run_cli(int argc, char** argv) {
+  CLI::App app(
+      "raingauge: replays captured attention of diffusion transformers through sparse methods "
+      "and measures what is lost and gained");
+  app.name("raingauge");
+  app.footer(kFooter);
+  app.set_version_flag("--version", std::string("raingauge ") + RAINGAUGE_VERSION);
+  app.require_subcommand(1);
+  Action action;
+  add_run(app, action);
+  add_report(app, action);
+  add_list(app, action);
+  add_capture(app, action);
+  add_plans(app, action);
+  add_generate(app, action);
+  add_frames(app, action);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 1;
+  }
+  try {
+    return action();
+  } catch (const NothingMatches& error) {
+    std::fprintf(stderr, "raingauge: %s\n", error.what());
+    return 3;
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "raingauge: out of memory\n");
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "raingauge: %s\n", error.what());
+  }
+  return 1;
+}
+
+}  // namespace raingauge

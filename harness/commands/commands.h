@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// What each subcommand takes, and the function that does it. They return the exit code: 0 done, 2 some
+// row is bad, 3 nothing matched; usage and configuration errors are thrown (1).
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace raingauge {
+
+struct RunCommand {
+  std::string experiment;
+  std::string out;  // empty: runs/<name>
+  std::vector<std::string> overrides;
+  std::string device = "cpu";
+  int threads = 0;
+  bool dry_run = false;
+  bool fresh = false;
+  bool strict = false;
+  bool quiet = false;
+};
+int run_command(const RunCommand& options);
+
+struct ReportCommand {
+  std::vector<std::string> runs;
+  std::string formats = "md,csv";
+};
+int report_command(const ReportCommand& options);
+
+struct ListCommand {
+  std::string what;
+  bool json = false;
+};
+int list_command(const ListCommand& options);
+
+struct ExplainCommand {
+  std::string name;
+  bool json = false;
+};
+int explain_command(const ExplainCommand& options);
+
+struct CaptureCommand {
+  std::string capture;
+  std::string out;
+  std::vector<int> records;  // slice, convert: empty = all
+  std::vector<int> heads;    // original numbers; empty = all
+  std::vector<int> layers, steps;
+  std::string dtype;  // convert: f32, f16, bf16; empty = as stored
+  bool compress = false;
+  bool overwrite = false;
+  bool json = false;
+  std::string spec;  // synth, record: an inline YAML mapping
+  std::string device = "cpu";
+  int threads = 0;
+};
+int capture_info_command(const CaptureCommand& options);
+int capture_validate_command(const CaptureCommand& options);
+int capture_slice_command(const CaptureCommand& options);
+int capture_synth_command(const CaptureCommand& options);
+int capture_record_command(const CaptureCommand& options);
+
+struct PlanCommand {
+  std::string capture;
+  int record = 0;
+  std::string arm;
+  std::string out;
+  std::vector<int> heads;
+  std::string match = "nominal";
+  int threads = 0;
+  int head = 0;                // mask: which head is drawn
+  std::string kernel = "cpu";  // attend
+  std::string device = "cpu";
+  bool json = false;
+};
+int plan_command(const PlanCommand& options);
+int attend_command(const PlanCommand& options);
+int mask_command(const PlanCommand& options);
+
+struct GenerateCommand {
+  std::string arm = "{method: dense}";
+  std::string out;
+  unsigned long long seed = 1;
+  std::string mode = "image_to_video";
+  std::vector<int> grid = {21, 16, 24};
+  int steps = 8;
+  std::string kernel = "cpu";
+  std::string device = "cpu";
+  int threads = 0;
+  bool json = false;
+};
+int generate_command(const GenerateCommand& options);
+
+struct FramesCommand {
+  std::string reference, test;
+  std::vector<std::string> metrics;
+  bool json = false;
+};
+int frames_command(const FramesCommand& options);
+
+}  // namespace raingauge

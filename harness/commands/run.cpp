@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+// `raingauge run` and `raingauge report`.
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <set>
+#include <sstream>
+
+#include "harness/commands/commands.h"
+#include "harness/manifest.h"
+#include "harness/progress.h"
+#include "harness/results.h"
+#include "harness/rows.h"
+#include "harness/runner.h"
+#include "harness/summary.h"
+#include "harness/table.h"
+#include "methods/kernels/device.h"
+#include "methods/params.h"
+
+namespace raingauge {
+namespace {
+
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+std::string gigabytes(std::int64_t bytes) {
+  return format_number(static_cast<double>(bytes) / 1e9, 3) + " GB";
+}
+
+std::string memory_text(const MemoryEstimate& need) {
+  return gigabytes(need.total()) + " (record " + gigabytes(need.record) + ", outputs " +
+         gigabytes(need.outputs) + ", plans " + gigabytes(need.plans) + ", block masses " +
+         gigabytes(need.masses) + ")";
+}
+
+void refuse_what_does_not_fit(const MemoryEstimate& need) {
+  const auto room = available_memory();
+  if (room < 0 || need.total() <= room) return;
+  throw Error("this run needs about " + memory_text(need) + ", but only " + gigabytes(room) +
+              " are free. Take fewer heads (select.heads), fewer oracle heads (controls.heads), or "
+              "fewer arms at a time");
+}
+
+// Rows a second of the fp32 evaluator, measured on this machine in a fraction of a second: the ETA's
+// unit. A tenth of a GFLOP is enough to see what the machine does now.
+double seconds_for(double flops) {
+  constexpr double kAssumedFlops = 2.0e10;  // a slow core; progress corrects it as the run goes on
+  return flops / kAssumedFlops;
+}
+
+int print_dry_run(const Experiment& experiment, const std::vector<Sequence>& sequences) {
+  Table table({{"arm"}, {"method"}, {"settings"}});
+  for (const auto& arm : experiment.arms) table.add_row({arm.name, arm.method, arm.params.dump()});
+  std::printf("%s: %zu arms\n\n%s\n", experiment.name.c_str(), experiment.arms.size(),
+              table.text().c_str());
+  std::size_t records = 0;
+  for (const auto& sequence : sequences) records += sequence.records.size();
+  const auto cost = estimate_cost(experiment, sequences);
+  std::printf("%zu records in %zu sequences; %lld fidelity cells, %lld latency groups\n", records,
+              sequences.size(), static_cast<long long>(cost.fidelity_cells),
+              static_cast<long long>(cost.latency_groups));
+  std::printf("fidelity: %.3g FLOP, at most about %s on a slow core\n", cost.flops,
+              format_duration(seconds_for(cost.flops)).c_str());
+  std::printf("peak memory: about %s\n",
+              memory_text(estimate_memory(experiment, sequences)).c_str());
+  if (experiment.generate.enabled) {
+    std::printf("generate: %d clips x (%zu arms + dense + %d floor runs)\n",
+                experiment.generate.clips, generate_arms(experiment).size(),
+                experiment.generate.floor_runs);
+  }
+  return 0;
+}
+
+json gpu_json(const Device& device) {
+  for (const auto& info : list_cuda_devices()) {
+    if (info.index != device.index) continue;
+    return {{"name", info.name},
+            {"compute_capability", std::to_string(info.major) + "." + std::to_string(info.minor)},
+            {"multiprocessors", info.multiprocessors},
+            {"memory_bytes", info.memory_bytes},
+            {"driver", info.driver_version},
+            {"runtime", info.runtime_version}};
+  }
+  return nullptr;
+}
+
+std::string reproduce_line(const RunCommand& options) {
+  std::vector<std::string> words = {"raingauge", "run", options.experiment};
+  for (const auto& text : options.overrides) words.insert(words.end(), {"--set", text});
+  if (options.device != "cpu") words.insert(words.end(), {"--device", options.device});
+  if (options.threads != 0)
+    words.insert(words.end(), {"--threads", std::to_string(options.threads)});
+  return shell_line(words);
+}
+
+int exit_code(const fs::path& folder, bool strict) {
+  for (const char* stream : {"fidelity", "conformance", "latency", "generate"}) {
+    for (const auto& row : load_rows(folder, stream)) {
+      if (is_bad(row.value("outcome", std::string("failed")), strict)) return 2;
+    }
+  }
+  return 0;
+}
+
+double total_units(const Experiment& experiment, const std::vector<Sequence>& sequences) {
+  double records = 0.0;
+  for (const auto& sequence : sequences) records += static_cast<double>(sequence.records.size());
+  const auto cost = estimate_cost(experiment, sequences);
+  double units =
+      records * static_cast<double>(experiment.arms.size()) +
+      static_cast<double>(cost.latency_groups) * static_cast<double>(experiment.arms.size());
+  if (experiment.generate.enabled) {
+    units += 10.0 * experiment.generate.clips *
+             static_cast<double>(1 + generate_arms(experiment).size() +
+                                 std::size_t(experiment.generate.floor_runs));
+  }
+  return units;
+}
+
+}  // namespace
+
+int run_command(const RunCommand& options) {
+  const Experiment experiment = load_experiment(options.experiment, options.overrides);
+  const Device device = parse_device(options.device);
+  check_device(device);
+  const auto status = [&](const std::string& text) {
+    if (!options.quiet) std::fprintf(stderr, "%s\n", text.c_str());
+  };
+  const auto sources = open_sources(experiment, device, options.threads, status);
+  const auto sequences =
+      sources.empty() ? std::vector<Sequence>{} : select_sequences(sources, experiment.select);
+  if (options.dry_run) return print_dry_run(experiment, sequences);
+  refuse_what_does_not_fit(estimate_memory(experiment, sequences));
+
+  const fs::path out =
+      options.out.empty() ? fs::path("runs") / experiment.name : fs::path(options.out);
+  RunFolder folder(out, cell_hash(experiment.resolved), options.fresh);
+  json captures = json::array();
+  for (const auto& source : sources) captures.push_back(source->describe());
+  ManifestInput input;
+  input.experiment = experiment.resolved;
+  input.captures = captures;
+  input.seed = experiment.rows.seed;
+  input.command = {reproduce_line(options)};
+  input.device = to_string(device);
+  input.threads = options.threads;
+  if (device.kind == DeviceKind::cuda) input.gpu = [&] { return gpu_json(device); };
+  json manifest = make_manifest(input);
+  manifest["reproduce"] = reproduce_line(options);
+  write_manifest(out, manifest);
+
+  Progress::Options progress_options;
+  progress_options.mode = Progress::detect(options.quiet);
+  progress_options.columns = Progress::terminal_columns();
+  Progress progress(total_units(experiment, sequences), progress_options);
+  const RunContext context{experiment, folder, device, options.threads, progress};
+  run_replay(context, sequences);
+  if (experiment.generate.enabled) run_generate(context);
+  progress.finish();
+
+  const Summary summary = summarise(out);
+  write_reports(summary, out, experiment.report.formats);
+  std::printf("%s\nResults: %s (report.md, summary.csv, *.jsonl)\n",
+              render_console(summary).c_str(), out.string().c_str());
+  return exit_code(out, options.strict);
+}
+
+int report_command(const ReportCommand& options) {
+  std::vector<std::string> formats;
+  std::stringstream list(options.formats);
+  for (std::string format; std::getline(list, format, ',');) {
+    static const std::vector<std::string> known = {"console", "md", "csv", "json"};
+    if (std::find(known.begin(), known.end(), format) == known.end()) {
+      throw Error("report: unknown format '" + format + "'" + known_names_hint(format, known));
+    }
+    formats.push_back(format);
+  }
+  for (const auto& run : options.runs) {
+    if (!fs::is_directory(run)) throw Error(run + ": no such folder of a run");
+    const Summary summary = summarise(run);
+    std::printf("%s\n", render_console(summary).c_str());
+    for (const auto& path : write_reports(summary, run, formats)) {
+      std::printf("%s\n", path.string().c_str());
+    }
+  }
+  return 0;
+}
+
+}  // namespace raingauge

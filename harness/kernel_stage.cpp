@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/kernel_stage.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "harness/latency.h"
+#include "harness/rows.h"
+#include "methods/kernels/conformance.h"
+#include "methods/kernels/registry.h"
+#include "methods/plan_heads.h"
+
+namespace raingauge {
+namespace {
+
+using nlohmann::json;
+
+// The first `count` heads of a record, with a RecordInfo of their own.
+struct HeadSubset {
+  RecordInfo info;
+  RecordView view;
+  HeadSubset(const RecordView& record, int count) : info(*record.info), view(record) {
+    const auto heads = count < 0 ? record.heads() : std::min<std::int64_t>(count, record.heads());
+    info.heads.resize(static_cast<std::size_t>(heads));
+    view.info = &info;
+    view.q = record.q.slice_heads(0, heads);
+    view.k = record.k.slice_heads(0, heads);
+    view.v = record.v.slice_heads(0, heads);
+  }
+};
+
+// One arm on the subset of heads that is timed.
+struct TimedArm {
+  const Arm* arm;
+  const Method* method;
+  Plan plan;
+  bool dense;
+};
+
+bool keeps_every_pair(const Plan& plan) {
+  const auto density = measure_density(plan);
+  return std::all_of(density.pairs.begin(), density.pairs.end(), [](double d) { return d == 1.0; });
+}
+
+Arm dense_arm() {
+  Arm arm;
+  arm.name = arm.base = arm.method = "dense";
+  arm.params = {{"block", 128}};
+  return arm;
+}
+
+// Useful work: 4 d per kept (q, k) pair (QK^T and PV); padding is the kernel's loss, not credit.
+double useful_flops(const Plan& plan, const RecordView& record) {
+  const auto density = measure_density(plan, record.key_valid);
+  const auto n = static_cast<double>(record.tokens());
+  double flops = 0.0;
+  for (const double d : density.pairs)
+    flops += 4.0 * static_cast<double>(record.head_dim()) * d * n * n;
+  return flops;
+}
+
+json kernel_row(const std::string& cell, const RecordView& record, const TimedArm& arm,
+                const Kernel& kernel, const Device& device) {
+  json row = base_row(cell, *record.info, *arm.arm);
+  row["kernel"] = kernel.spec().name;
+  row["device"] = to_string(device);
+  return row;
+}
+
+}  // namespace
+
+KernelStage::KernelStage(const RunContext& context) : context_(context) {
+  for (const auto& name : context.experiment.latency.kernels) {
+    kernels_.push_back(find_kernel(name).make({.threads = context.threads, .isa = {}}));
+  }
+}
+
+bool KernelStage::wants(const std::string& content) const {
+  const auto& latency = context_.experiment.latency;
+  if (!latency.enabled) return false;
+  return latency.records < 0 || static_cast<int>(timed_.size()) < latency.records ||
+         std::find(timed_.begin(), timed_.end(), content) != timed_.end();
+}
+
+namespace {
+
+class Stage {
+ public:
+  Stage(const RunContext& context, const std::string& content, const RecordView& record)
+      : context_(context),
+        content_(content),
+        record_(record),
+        arena_(make_arena(record, context.device)),
+        cell_(latency_cell(context.experiment, content, to_string(context.device),
+                           context.threads)) {}
+
+  // Conformance of one kernel on one plan; true when it may be timed.
+  bool gate(const TimedArm& arm, Kernel& kernel) {
+    json row = kernel_row(
+        conformance_cell(*arm.arm, content_, std::string(kernel.spec().name),
+                         to_string(context_.device), record_.heads(), context_.experiment.match),
+        record_, arm, kernel, context_.device);
+    const auto outcome = measure_conformance(arm, kernel, row);
+    row["outcome"] = name_of(outcome);
+    if (!context_.folder.done("conformance", row["cell"].get<std::string>())) {
+      context_.folder.append("conformance", {row});
+    }
+    if (outcome != Outcome::ok) {
+      json latency = kernel_row(cell_, record_, arm, kernel, context_.device);
+      latency_rows_.push_back(failed_row(latency, outcome, row["reason"].get<std::string>()));
+    }
+    return outcome == Outcome::ok;
+  }
+
+  void time(const std::vector<std::pair<const TimedArm*, Kernel*>>& pairs) {
+    std::vector<Contender> contenders;
+    for (const auto& [arm, kernel] : pairs) {
+      contenders.push_back({arm->arm->name, arm->method, &arm->plan, kernel, arm->dense});
+    }
+    if (!contenders.empty()) {
+      const auto times = time_contenders(contenders, record_, *arena_, context_.experiment.latency,
+                                         [&](double done) { context_.progress.note(done); });
+      add_rows(pairs, contenders, times);
+    }
+    context_.folder.append("latency", latency_rows_);
+  }
+
+ private:
+  Outcome measure_conformance(const TimedArm& arm, Kernel& kernel, json& row) {
+    try {
+      if (const Support reason = kernel.supports(arm.plan, arena_->inputs())) {
+        row["reason"] = *reason;
+        return Outcome::unsupported;
+      }
+      const auto prepared = kernel.prepare(arm.plan, arena_->inputs());
+      kernel.attend(*prepared, arena_->inputs(), arena_->outputs());
+      kernel.synchronize();
+      AttendOutputs host = arena_->host_outputs();
+      if (!kernel.gives_lse()) host.lse = nullptr;
+      const AttendInputs inputs{record_.q, record_.k, record_.v, record_.key_valid,
+                                static_cast<float>(record_.info->scale)};
+      ConformanceOptions options;
+      options.threads = context_.threads;
+      const auto result = check_conformance(kernel.spec(), arm.plan, inputs, host, options);
+      row["reason"] = result.reason;
+      row["rows"] = result.rows;
+      row["max_row_error"] = number_or_null(result.max_row_error);
+      row["tolerance"] = result.tolerance;
+      row["max_lse_error"] = kernel.gives_lse() ? number_or_null(result.max_lse_error) : json();
+      row["lse_tolerance"] = kernel.gives_lse() ? json(result.lse_tolerance) : json();
+      row["kernel_detail"] = kernel.detail();
+      if (result.ok) return Outcome::ok;
+      return result.outcome == ConformanceOutcome::not_finite ? Outcome::not_finite
+                                                              : Outcome::incorrect;
+    } catch (const std::exception& error) {
+      row["reason"] = error.what();
+      return outcome_of(error);
+    }
+  }
+
+  // The dense denominator is the fastest contender that keeps every pair, whoever that is.
+  void add_rows(const std::vector<std::pair<const TimedArm*, Kernel*>>& pairs,
+                const std::vector<Contender>& contenders, const std::vector<PhaseTimes>& times) {
+    double dense_ms = std::numeric_limits<double>::infinity();
+    std::string dense_kernel;
+    for (std::size_t i = 0; i < times.size(); ++i) {
+      if (!contenders[i].dense || times[i].attend.median() >= dense_ms) continue;
+      dense_ms = times[i].attend.median();
+      dense_kernel = pairs[i].second->spec().name;
+    }
+    for (std::size_t i = 0; i < times.size(); ++i) {
+      const auto& [arm, kernel] = pairs[i];
+      json row = kernel_row(cell_, record_, *arm, *kernel, context_.device);
+      const auto density = measure_density(arm->plan, record_.key_valid);
+      const double attend_ms = times[i].attend.median();
+      row["heads"] = record_.heads();
+      row["tokens"] = record_.tokens();
+      row["head_dim"] = record_.head_dim();
+      row["dtype"] = name_of(record_.q.dtype);
+      row["nominal_density"] = number_or_null(arm->plan.nominal_density);
+      row["density_pairs"] = density.mean_pairs;
+      row["density_tiles"] = times[i].density_tiles;
+      row["plan_ms"] = arm->method != nullptr ? times[i].plan.to_json() : json();
+      row["plan_device"] = "cpu";
+      row["permute_ms"] = nullptr;  // every kernel here reads tokens through the order
+      row["prepare_ms"] = times[i].prepare.to_json();
+      row["attend_ms"] = times[i].attend.to_json();
+      row["unpermute_ms"] = nullptr;
+      row["total_ms"] = times[i].total.to_json();
+      row["tflops_effective"] = useful_flops(arm->plan, record_) / (attend_ms * 1e9);
+      row["speedup_vs_dense"] =
+          std::isfinite(dense_ms) ? json(dense_ms / times[i].total.median()) : json();
+      row["dense_kernel"] = dense_kernel;
+      row["dense_ms"] = number_or_null(dense_ms);
+      row["noisy"] = times[i].noisy;
+      row["threads"] = context_.threads;
+      row["kernel_detail"] = times[i].kernel_detail;
+      latency_rows_.push_back(std::move(row));
+    }
+  }
+
+  const RunContext& context_;
+  const std::string& content_;
+  const RecordView& record_;
+  std::unique_ptr<KernelArena> arena_;
+  std::string cell_;
+  std::vector<json> latency_rows_;
+};
+
+}  // namespace
+
+void KernelStage::run(const RecordView& record, const std::string& content,
+                      const std::vector<PlannedArm>& arms) {
+  timed_.push_back(content);
+  const auto& settings = context_.experiment.latency;
+  const auto cell =
+      latency_cell(context_.experiment, content, to_string(context_.device), context_.threads);
+  if (context_.folder.done("latency", cell)) return;
+  const HeadSubset subset(record, settings.heads);
+  std::vector<std::int64_t> heads;
+  for (std::int64_t h = 0; h < subset.view.heads(); ++h) heads.push_back(h);
+
+  const Arm dense = dense_arm();
+  std::vector<TimedArm> timed;
+  timed.push_back({&dense, nullptr, dense_plan(subset.view.heads(), record.tokens(), 128), true});
+  for (const auto& planned : arms) {
+    const bool listed = settings.arms.empty() ||
+                        std::find(settings.arms.begin(), settings.arms.end(), planned.arm->name) !=
+                            settings.arms.end();
+    if (!listed || planned.arm->method == "dense") continue;
+    Plan plan = select_heads(*planned.plan, heads);
+    const bool every_pair = keeps_every_pair(plan);
+    timed.push_back({planned.arm, planned.method, std::move(plan), every_pair});
+  }
+
+  Stage stage(context_, content, subset.view);
+  std::vector<std::pair<const TimedArm*, Kernel*>> passed;
+  for (const auto& arm : timed) {
+    for (const auto& kernel : kernels_) {
+      if (kernel->spec().dense_only && !arm.dense)
+        continue;  // nothing to say: it is a dense kernel
+      if (stage.gate(arm, *kernel)) passed.emplace_back(&arm, kernel.get());
+    }
+  }
+  stage.time(passed);
+}
+
+}  // namespace raingauge

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// Latency of executing plans on one record, by phase, all arms and kernels interleaved in one
+// process so that a drift of the machine's speed hits them alike.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "data/plan.h"
+#include "data/record.h"
+#include "harness/experiment.h"
+#include "methods/kernels/kernel.h"
+#include "methods/method.h"
+
+namespace raingauge {
+
+struct Timing {
+  std::vector<double> samples;  // ms
+  double median() const;
+  double iqr() const;              // third minus first quartile
+  nlohmann::json to_json() const;  // {median, iqr, n, samples}
+};
+
+// Q, K, V on a kernel's device and room for its output. Owns device copies; host views are borrowed.
+class KernelArena {
+ public:
+  virtual ~KernelArena() = default;
+  virtual const AttendInputs& inputs() const = 0;
+  virtual const AttendOutputs& outputs() const = 0;
+  // The outputs in host memory (copied when the device is not the host).
+  virtual AttendOutputs host_outputs() = 0;
+};
+std::unique_ptr<KernelArena> make_arena(const RecordView& record, const Device& device);
+
+// One contender: a method (null: the dense plan given) executed by a kernel.
+struct Contender {
+  std::string arm;
+  const Method* method = nullptr;
+  const Plan* plan = nullptr;  // what `method` decided (same record), already conformant
+  Kernel* kernel = nullptr;
+  bool dense = false;  // keeps every pair: a candidate for the dense denominator
+};
+
+struct PhaseTimes {
+  Timing plan, prepare, attend, total;
+  double density_tiles = 0.0;
+  std::string kernel_detail;
+  bool noisy = false;
+};
+
+// Rounds over all contenders until every total is within `max_noise` (IQR / median) or the time is
+// up: `max_seconds` per contender. Every contender gets the same number of samples.
+std::vector<PhaseTimes> time_contenders(const std::vector<Contender>& contenders,
+                                        const RecordView& record, KernelArena& arena,
+                                        const LatencyPlan& settings,
+                                        const std::function<void(double done)>& progress);
+
+}  // namespace raingauge

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/runner.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "harness/fidelity.h"
+#include "harness/kernel_stage.h"
+#include "harness/rows.h"
+#include "methods/registry.h"
+
+namespace raingauge {
+namespace {
+
+using nlohmann::json;
+
+// An arm made ready: its method and what it carries along the current sequence.
+struct ActiveArm {
+  const Arm* arm;
+  std::unique_ptr<Method> method;
+  State state;
+};
+
+// What an arm decided for the current record: a plan, or why there is none.
+struct Decision {
+  Outcome outcome = Outcome::ok;
+  std::string reason;
+  double least_density = std::nan("");
+  Plan plan;
+};
+
+std::vector<ActiveArm> make_arms(const RunContext& context) {
+  MethodOptions options;
+  options.match =
+      context.experiment.match == Match::density ? DensityMatch::measured : DensityMatch::nominal;
+  options.row_seed = context.experiment.rows.seed;
+  options.threads = context.threads;
+  options.base_folder = context.experiment.path.parent_path().string();
+  std::vector<ActiveArm> arms;
+  for (const auto& arm : context.experiment.arms) {
+    arms.push_back({&arm, make_method(arm.method, arm.params, options), {}});
+  }
+  return arms;
+}
+
+Decision decide(ActiveArm& arm, const RecordView& record) {
+  Decision decision;
+  try {
+    decision.plan = arm.method->plan(record, arm.state);
+    check_plan(decision.plan, record.key_valid);
+    arm.state.last_step = record.info->site.step;
+  } catch (const Infeasible& error) {
+    decision.outcome = Outcome::infeasible;
+    decision.reason = error.what();
+    decision.least_density = error.least_density();
+  } catch (const std::exception& error) {
+    decision.outcome = outcome_of(error);
+    decision.reason = error.what();
+  }
+  return decision;
+}
+
+// One cell of fidelity.jsonl: all heads and controls of one arm on one record.
+void judge_fidelity(const RunContext& context, RecordJudge& judge, const std::string& cell,
+                    const Arm& arm, const Decision& decision) {
+  const json base = base_row(cell, *judge.record().info, arm);
+  std::vector<json> rows;
+  try {
+    rows = decision.outcome == Outcome::ok
+               ? judge_arm(judge, decision.plan, context.experiment.controls,
+                           context.experiment.metrics, base)
+               : std::vector<json>{
+                     failed_row(base, decision.outcome, decision.reason, decision.least_density)};
+  } catch (const std::exception& error) {
+    rows = {failed_row(base, outcome_of(error), error.what())};
+  }
+  context.folder.append("fidelity", rows);
+}
+
+void replay_record(const RunContext& context, const RecordRef& reference,
+                   std::vector<ActiveArm>& arms, KernelStage& kernels) {
+  const std::string content = reference.source->content_id(*reference.info);
+  const auto cell_of = [&](const ActiveArm& arm) {
+    return fidelity_cell(context.experiment, *arm.arm, content, reference.heads);
+  };
+  const auto missing = [&](const ActiveArm& arm) {
+    return !context.folder.done("fidelity", cell_of(arm));
+  };
+  const bool stateful = std::any_of(arms.begin(), arms.end(),
+                                    [](const ActiveArm& arm) { return arm.method->stateful(); });
+  const bool timing = kernels.wants(content);
+  if (!stateful && !timing && std::none_of(arms.begin(), arms.end(), missing)) {
+    context.progress.advance(static_cast<double>(arms.size()));
+    return;
+  }
+  const auto record = reference.source->load(*reference.info, reference.heads);
+  RecordJudge judge(record->view(), context.experiment.rows, context.threads);
+  std::vector<Decision> decisions;
+  std::vector<PlannedArm> planned;
+  decisions.reserve(arms.size());
+  for (auto& arm : arms) {
+    context.progress.begin(record_label(*reference.info) + ": " + arm.arm->name);
+    decisions.push_back(decide(arm, judge.record()));
+    const Decision& decision = decisions.back();
+    if (missing(arm)) judge_fidelity(context, judge, cell_of(arm), *arm.arm, decision);
+    if (decision.outcome == Outcome::ok) {
+      planned.push_back({arm.arm, arm.method.get(), &decision.plan});
+    }
+    context.progress.advance(1.0);
+  }
+  if (timing) {
+    context.progress.begin(record_label(*reference.info) + ": latency");
+    kernels.run(judge.record(), content, planned);
+  }
+}
+
+}  // namespace
+
+void run_replay(const RunContext& context, const std::vector<Sequence>& sequences) {
+  KernelStage kernels(context);
+  for (const auto& sequence : sequences) {
+    auto arms = make_arms(context);
+    for (const auto& record : sequence.records) replay_record(context, record, arms, kernels);
+  }
+}
+
+}  // namespace raingauge

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The Python of the tests: python3 with the packages of python.txt and, where the whole set of it was
+# fetched, torch. `make test` installs them.
+# usage: python.sh ARGUMENT...   (those of python3)
+set -euo pipefail
+source "$(dirname "$0")/common.sh"
+path=$(python_for_tests)
+[ -n "$path" ] || fail "h5py, numpy or pytest missing: call \`make test\` once, or install them"
+[ "$path" != . ] || path=
+torch=$cache/torch-$torch_version-full
+[ ! -d "$torch" ] || path=${path:+$path:}$torch
+[ -z "$path" ] || export PYTHONPATH=$path${PYTHONPATH:+:$PYTHONPATH}
+exec python3 "$@"

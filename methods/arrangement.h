@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// From segments to blocks: applies a token order to the visual tokens, gives frame 0 and text blocks
+// of their own where asked, and says which block holds what.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/plan.h"
+#include "data/segments.h"
+
+namespace raingauge {
+
+enum class BlockRole : std::uint8_t { visual, pinned_frame, text, pad };
+
+enum class Frame0 {
+  in_place,    // the order moves frame 0 like any other (released RainFusion2.0 code)
+  segregated,  // frame 0 in blocks of its own, last, beside text (paper, section 3.4)
+};
+
+struct ArrangementSpec {
+  nlohmann::json order = {{"name", "raster"}, {"params", nlohmann::json::object()}};
+  Frame0 frame0 = Frame0::segregated;
+  int block_q = 128;
+  int block_k = 128;
+  std::uint64_t seed = 0;         // of orders that draw
+  bool pin_middle_frame = false;  // the control `another_frame`: frames/2 instead of frame 0
+  // The released code's index arithmetic: [permuted video][text], video and text pooled apart, and
+  // pooled block x applied to tokens 128x… of the whole sequence.
+  bool mindie = false;
+};
+
+// One order for queries, keys and all heads. Scores are computed on `score_*` blocks; the plan
+// executes `q_blocks`, `k_blocks`. They differ only in mindie mode, where score block x stands for
+// executed block x and one beyond the last is dropped.
+struct Arrangement {
+  Orders order;
+  Layout score_q, score_k;
+  Layout q_blocks, k_blocks;
+  std::vector<BlockRole> q_roles, k_roles;  // of the score blocks
+  std::optional<Windows> windows;
+  // Why the pinned frame has no blocks of its own (an order that mixes frames, in place); empty: it
+  // has. A sink then is `unsupported`.
+  std::string pin_problem;
+};
+
+// Regions in block order: each visual segment in its order, then the pinned frame (segregated), then
+// text, then pad; every region starts a block. Throws Unsupported for combinations that the order or
+// the released code refuses.
+Arrangement arrange(const Segments& segments, std::int64_t tokens, const ArrangementSpec& spec);
+
+}  // namespace raingauge

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "methods/block_recipe.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "methods/kernels/threads.h"
+#include "methods/plan_heads.h"
+
+namespace raingauge {
+namespace {
+
+// Tokens per score block as the plan executes them: block x of the scores is block x of the plan,
+// and one beyond the last has none. Only valid keys count.
+std::vector<std::int64_t> executed_tokens(const Layout& scored, const Layout& executed,
+                                          const Orders& order, const std::uint8_t* key_valid) {
+  std::vector<std::int64_t> tokens(static_cast<std::size_t>(scored.blocks), 0);
+  for (std::int64_t block = 0; block < std::min(scored.blocks, executed.blocks); ++block) {
+    auto& count = tokens[static_cast<std::size_t>(block)];
+    for (auto p = executed.begin(0, block); p < executed.end(0, block); ++p) {
+      count += key_valid == nullptr || key_valid[order.token(0, p)] != 0 ? 1 : 0;
+    }
+  }
+  return tokens;
+}
+
+// A key block without any valid key is no candidate, whatever it holds.
+std::vector<std::uint8_t> existing_blocks(const Layout& scored, const Orders& order,
+                                          const std::uint8_t* key_valid) {
+  std::vector<std::uint8_t> exists(static_cast<std::size_t>(scored.blocks), 0);
+  for (std::int64_t block = 0; block < scored.blocks; ++block) {
+    for (auto p = scored.begin(0, block); p < scored.end(0, block); ++p) {
+      if (key_valid == nullptr || key_valid[order.token(0, p)] != 0) {
+        exists[static_cast<std::size_t>(block)] = 1;
+        break;
+      }
+    }
+  }
+  return exists;
+}
+
+// Score blocks -> executed blocks: those beyond the last fall off.
+KeptRows clip(KeptRows rows, std::int64_t q_blocks, std::int64_t k_blocks) {
+  rows.resize(static_cast<std::size_t>(q_blocks));
+  for (auto& row : rows) {
+    while (!row.empty() && row.back() >= k_blocks) row.pop_back();
+  }
+  return rows;
+}
+
+KeptRows forced_rows(const ForcedBlocks& forced, const std::vector<std::uint8_t>& column_exists,
+                     std::int64_t q_blocks, std::int64_t k_blocks) {
+  KeptRows rows(static_cast<std::size_t>(forced.rows));
+  for (std::int64_t i = 0; i < forced.rows; ++i) {
+    for (std::int64_t j = 0; j < forced.columns; ++j) {
+      if (forced.at(i, j) && column_exists[static_cast<std::size_t>(j)] != 0) {
+        rows[static_cast<std::size_t>(i)].push_back(static_cast<std::int32_t>(j));
+      }
+    }
+  }
+  return clip(std::move(rows), q_blocks, k_blocks);
+}
+
+}  // namespace
+
+std::vector<ParamSpec> recipe_params() {
+  return {
+      {.name = "block",
+       .type = ParamType::integer,
+       .default_value = 128,
+       .help = "tokens per query and key block",
+       .min = 1,
+       .max = 65536},
+      {.name = "block_q",
+       .type = ParamType::integer,
+       .default_value = nullptr,
+       .help = "tokens per query block (default: block)",
+       .min = 1,
+       .max = 65536},
+      {.name = "block_k",
+       .type = ParamType::integer,
+       .default_value = nullptr,
+       .help = "tokens per key block (default: block)",
+       .min = 1,
+       .max = 65536},
+      {.name = "order",
+       .type = ParamType::component,
+       .default_value = "raster",
+       .help = "token order of the visual tokens",
+       .choices = {"orders"}},
+      {.name = "frame0",
+       .type = ParamType::choice,
+       .default_value = "segregated",
+       .help =
+           "frame 0 in blocks of its own, last, beside text; or moved by the order like any other",
+       .choices = {"segregated", "in_place"}},
+      {.name = "selector",
+       .type = ParamType::component,
+       .default_value = "top_k",
+       .help = "how many of a row's best blocks are kept",
+       .choices = {"selectors"}},
+      {.name = "sink",
+       .type = ParamType::choice,
+       .default_value = "none",
+       .help = "frame-0 block pairs kept whatever their score; another_frame and random_blocks are "
+               "controls of `both`",
+       .choices = {"none", "rows", "cols", "both", "another_frame", "random_blocks"}},
+      {.name = "text",
+       .type = ParamType::choice,
+       .default_value = "both",
+       .help = "text block pairs kept whatever their score",
+       .choices = {"none", "rows", "cols", "both"}},
+      {.name = "budget",
+       .type = ParamType::choice,
+       .default_value = "inside",
+       .help = "forced blocks count toward the density, or come on top as the authors shipped",
+       .choices = {"inside", "outside"}},
+      {.name = "density",
+       .type = ParamType::real,
+       .default_value = 0.2,
+       .help = "kept (q,k) pairs / all pairs; `sparsity: s` means density 1 - s",
+       .min = 0.0,
+       .max = 1.0,
+       .min_open = true},
+      {.name = "seed",
+       .type = ParamType::integer,
+       .default_value = 0,
+       .help = "of orders, scores and controls that draw",
+       .min = 0},
+  };
+}
+
+void set_default(std::vector<ParamSpec>& params, const std::string& name, nlohmann::json value) {
+  const auto found = std::find_if(params.begin(), params.end(),
+                                  [&](const ParamSpec& spec) { return spec.name == name; });
+  if (found == params.end()) throw Error("no parameter '" + name + "' to set a default for");
+  found->default_value = std::move(value);
+}
+
+BlockRecipe recipe_from_params(const nlohmann::json& params, const MethodOptions& options) {
+  BlockRecipe recipe;
+  const int block = params.at("block").get<int>();
+  recipe.arrangement.block_q = params.value("block_q", block);
+  recipe.arrangement.block_k = params.value("block_k", block);
+  recipe.arrangement.order = params.at("order");
+  recipe.arrangement.frame0 =
+      params.at("frame0") == "segregated" ? Frame0::segregated : Frame0::in_place;
+  recipe.seed = params.at("seed").get<std::uint64_t>();
+  recipe.arrangement.seed = recipe.seed;
+  recipe.forced.sink = params.at("sink").get<std::string>();
+  recipe.forced.text = params.at("text").get<std::string>();
+  recipe.forced.seed = recipe.seed;
+  recipe.arrangement.pin_middle_frame = recipe.forced.sink == "another_frame";
+  recipe.selector = params.at("selector").at("name").get<std::string>();
+  recipe.selector_params = params.at("selector").at("params");
+  recipe.budget = params.at("budget") == "inside" ? Budget::inside : Budget::outside;
+  recipe.density = params.at("density").get<double>();
+  recipe.solve = options.match == DensityMatch::measured ||
+                 (recipe.budget == Budget::inside && recipe.selector == "top_k") ||
+                 recipe.selector == "head_top_k";
+  return recipe;
+}
+
+Plan run_recipe(const BlockRecipe& recipe, const RecordView& record, const MethodOptions& options) {
+  const Arrangement arrangement =
+      arrange(record.info->segments, record.tokens(), recipe.arrangement);
+  const ForcedBlocks forced = forced_blocks(arrangement, recipe.forced);
+  const auto row_tokens =
+      executed_tokens(arrangement.score_q, arrangement.q_blocks, arrangement.order, nullptr);
+  const auto column_tokens = executed_tokens(arrangement.score_k, arrangement.k_blocks,
+                                             arrangement.order, record.key_valid);
+  const auto row_exists = existing_blocks(arrangement.score_q, arrangement.order, nullptr);
+  const auto column_exists =
+      existing_blocks(arrangement.score_k, arrangement.order, record.key_valid);
+  const ScoreEntry& score = find_score(recipe.score);
+  const SelectorEntry& selector = find_selector(recipe.selector);
+
+  std::vector<KeptRows> kept(static_cast<std::size_t>(record.heads()));
+  parallel_for(options.threads, record.heads(), [&](std::int64_t head, int /*worker*/) {
+    const ScoreMatrix scores =
+        score.score({record, head, arrangement.order, arrangement.score_q, arrangement.score_k,
+                     record.info->scale, recipe.arithmetic, recipe.seed, recipe.score_params});
+    kept[static_cast<std::size_t>(head)] =
+        clip(select_blocks({scores, forced, row_tokens, column_tokens, row_exists, column_exists,
+                            selector, recipe.selector_params, recipe.budget, recipe.density,
+                            recipe.solve, options.row_seed}),
+             arrangement.q_blocks.blocks, arrangement.k_blocks.blocks);
+  });
+
+  Plan plan;
+  plan.heads = record.heads();
+  plan.tokens = record.tokens();
+  plan.q_order = arrangement.order;
+  plan.k_order = arrangement.order;
+  plan.q_blocks = arrangement.q_blocks;
+  plan.k_blocks = arrangement.k_blocks;
+  plan.lists = make_lists(kept);
+  plan.forced = make_lists(std::vector<KeptRows>(
+      static_cast<std::size_t>(record.heads()),
+      forced_rows(forced, column_exists, plan.q_blocks.blocks, plan.k_blocks.blocks)));
+  plan.windows = arrangement.windows;
+  plan.nominal_density = recipe.density;
+  return plan;
+}
+
+}  // namespace raingauge

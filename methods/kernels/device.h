@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which devices are there, and memory on them. In builds without CUDA the list is the host alone and
+// every attempt to use a CUDA device throws Unsupported with the reason.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "data/tensor_view.h"
+
+namespace raingauge {
+
+struct CudaInfo {
+  int index = 0;
+  std::string name;
+  int major = 0, minor = 0;      // compute capability
+  int multiprocessors = 0;
+  std::int64_t memory_bytes = 0;
+  int driver_version = 0;        // as CUDA counts: 13000 = 13.0
+  int runtime_version = 0;
+};
+
+// Empty when there is none; `why` (may be null) then says so: not built, no driver, no device.
+std::vector<CudaInfo> list_cuda_devices(std::string* why = nullptr);
+
+struct DeviceInfo {
+  Device device;
+  std::string description;  // "NVIDIA H200, sm_90, 132 multiprocessors, 139.8 GiB"
+};
+// The host first, then the CUDA devices: what `raingauge list devices` prints.
+std::vector<DeviceInfo> list_devices();
+
+// Throws Unsupported unless `device` is the host or a CUDA device that exists here.
+void check_device(const Device& device);
+
+// Owns plain device memory (never managed). Host devices get ordinary memory, so that code above
+// need not care. Throws Error naming the size when memory runs out.
+class DeviceBuffer {
+ public:
+  DeviceBuffer() = default;
+  DeviceBuffer(const Device& device, std::size_t bytes);
+  ~DeviceBuffer();
+  DeviceBuffer(DeviceBuffer&& other) noexcept;
+  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept;
+  DeviceBuffer(const DeviceBuffer&) = delete;
+  DeviceBuffer& operator=(const DeviceBuffer&) = delete;
+
+  void* data() { return data_; }
+  const void* data() const { return data_; }
+  template <typename T>
+  T* as() { return static_cast<T*>(data_); }
+  template <typename T>
+  const T* as() const { return static_cast<const T*>(data_); }
+  std::size_t bytes() const { return bytes_; }
+  const Device& device() const { return device_; }
+
+  // Blocking copies of at most bytes().
+  void copy_from_host(const void* source, std::size_t bytes);
+  void copy_to_host(void* target, std::size_t bytes) const;
+
+ private:
+  Device device_;
+  void* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+// Copies memory that somebody else owns on `device` to the host, after the work that fills it.
+void copy_to_host(const Device& device, const void* source, void* target, std::size_t bytes);
+
+// A device copy of a host array.
+template <typename T>
+DeviceBuffer to_device(const Device& device, const std::vector<T>& host) {
+  DeviceBuffer buffer(device, host.size() * sizeof(T));
+  buffer.copy_from_host(host.data(), host.size() * sizeof(T));
+  return buffer;
+}
+
+// Makes a CUDA device current and restores the former one; nothing for the host.
+class DeviceGuard {
+ public:
+  explicit DeviceGuard(const Device& device);
+  ~DeviceGuard();
+  DeviceGuard(const DeviceGuard&) = delete;
+  DeviceGuard& operator=(const DeviceGuard&) = delete;
+
+ private:
+  int former_ = -1;
+};
+
+// Waits for all work on the device and throws Error when any of it failed.
+void synchronize_device(const Device& device);
+
+}  // namespace raingauge

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which kernels are there? The table behind `raingauge list kernels`, the YAML's `kernels:` and the
+// contract tests, made from kernels.def. Kernels that this build lacks stay listed with the reason.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "methods/kernels/kernel.h"
+
+namespace raingauge {
+
+struct KernelEntry {
+  KernelSpec spec;
+  std::unique_ptr<Kernel> (*factory)(const KernelOptions&) = nullptr;
+
+  bool built() const { return spec.not_built.empty(); }
+  // Throws Unsupported with spec.not_built when this build lacks the kernel.
+  std::unique_ptr<Kernel> make(const KernelOptions& options = {}) const;
+};
+
+// In the order of kernels.def.
+const std::vector<KernelEntry>& kernel_registry();
+
+// Throws Error that lists the known names and the nearest one.
+const KernelEntry& find_kernel(std::string_view name);
+
+}  // namespace raingauge

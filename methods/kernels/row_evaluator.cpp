@@ -1,0 +1,471 @@
+// SPDX-License-Identifier: Apache-2.0
+// What does a plan lose? Exact attention of sampled query rows, over all keys or over a plan's keys.
+//
+// Keys are streamed in tiles of at most 128 of one block, each converted and transposed once for all
+// rows of a batch that attend it; rows that do not are skipped. A row's state (largest score, fp64
+// sums, fp64 output) is carried from tile to tile. The keys are cut into segments of fixed length
+// that threads take; their states are merged in order, so the number of threads changes nothing.
+#include "methods/kernels/row_evaluator.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <numeric>
+#include <string>
+
+#include "data/error.h"
+#include "methods/kernels/cpu/dispatch.h"
+#include "methods/kernels/cpu/judge.h"
+#include "methods/kernels/cpu/packed_head.h"
+#include "methods/kernels/threads.h"
+
+namespace raingauge {
+namespace {
+
+using cpu::kChunkKeys;
+using cpu::kChunkUnits;
+using cpu::kUnit;
+
+constexpr std::int64_t kBatchRows = 512;     // rows that share one packing of a key tile
+constexpr std::int64_t kSegmentKeys = 8192;  // keys of one item of the queue
+constexpr std::size_t kStateBytes = std::size_t{64} << 20;  // of row states held at once
+
+constexpr std::uint8_t kPlain = 0, kFirstFrame = 1, kText = 2;  // classes of keys
+
+// Valid keys of one block, or a part of them.
+struct KeyTile {
+  std::int64_t block = 0;
+  std::size_t first = 0;  // into Job::keys
+  int count = 0;
+};
+
+struct KeySegment {
+  std::size_t first_tile = 0;
+  std::size_t last_tile = 0;
+};
+
+// Rows [first, last) of the sorted sample that attend the same key blocks.
+struct RowGroup {
+  std::int64_t block = 0;  // query block
+  std::size_t first = 0;
+  std::size_t last = 0;
+};
+
+struct Batch {
+  std::size_t first = 0;  // into Job::rows
+  std::size_t count = 0;
+  std::vector<RowGroup> groups;
+};
+
+struct Job {
+  const cpu::LevelOps& ops;
+  const RecordView& record;
+  std::int64_t head = 0;
+  const Plan* plan = nullptr;
+  cpu::PackShape q_shape, k_shape, v_shape;
+  cpu::ScaleParts scale;
+  std::vector<std::int32_t> keys;  // tokens of the valid keys, in block order
+  std::vector<KeyTile> tiles;
+  std::vector<KeySegment> segments;
+  std::vector<std::uint8_t> key_class;  // [tokens]
+  std::vector<std::size_t> rows;        // indices into the sample, sorted by query block
+  std::vector<Batch> batches;
+};
+
+// Sums of some rows over one segment of keys, or over all.
+struct RowStates {
+  explicit RowStates(std::size_t rows, std::int64_t padded_dim)
+      : largest(rows, -std::numeric_limits<float>::infinity()),
+        sum(rows, 0.0),
+        first_frame(rows, 0.0),
+        text(rows, 0.0),
+        keys(rows, 0),
+        o(rows * static_cast<std::size_t>(padded_dim), 0.0) {}
+
+  std::vector<float> largest;
+  std::vector<double> sum, first_frame, text;
+  std::vector<std::int64_t> keys;  // attended
+  std::vector<double> o;           // [rows, padded_dim]
+};
+
+void mark(std::vector<std::uint8_t>& classes, std::int64_t first, std::int64_t count,
+          std::uint8_t value) {
+  std::fill(classes.begin() + first, classes.begin() + first + count, value);
+}
+
+// Frame 0 of the first video segment; every text token.
+std::vector<std::uint8_t> classify_keys(const RecordView& record) {
+  std::vector<std::uint8_t> classes(static_cast<std::size_t>(record.tokens()), kPlain);
+  bool first_video = true;
+  for (const Segment& segment : record.info->segments) {
+    if (segment.role == Role::text) {
+      mark(classes, segment.start, segment.length, kText);
+    } else if (segment.role == Role::video && first_video) {
+      first_video = false;
+      mark(classes, segment.start, std::min(segment.frame_size(), segment.length), kFirstFrame);
+    }
+  }
+  return classes;
+}
+
+// One block of keys at a time; without a plan the blocks are runs of 128 tokens.
+void list_keys(Job& job) {
+  const Layout runs =
+      job.plan == nullptr ? uniform_layout(job.record.tokens(), kChunkKeys) : Layout{};
+  const Layout& layout = job.plan == nullptr ? runs : job.plan->k_blocks;
+  const std::uint8_t* key_valid = job.record.key_valid;
+  for (std::int64_t b = 0; b < layout.blocks; ++b) {
+    const std::size_t first = job.keys.size();
+    for (std::int32_t p = layout.begin(job.head, b); p < layout.end(job.head, b); ++p) {
+      const std::int32_t token = job.plan == nullptr ? p : job.plan->k_order.token(job.head, p);
+      if (key_valid == nullptr || key_valid[token] != 0) {
+        job.keys.push_back(token);
+      }
+    }
+    for (std::size_t at = first; at < job.keys.size(); at += kChunkKeys) {
+      const std::size_t left = job.keys.size() - at;
+      job.tiles.push_back({b, at, static_cast<int>(std::min<std::size_t>(left, kChunkKeys))});
+    }
+  }
+  std::size_t tile = 0;
+  while (tile < job.tiles.size()) {
+    KeySegment segment{tile, tile};
+    for (std::int64_t keys = 0; tile < job.tiles.size() && keys < kSegmentKeys; ++tile) {
+      keys += job.tiles[tile].count;
+    }
+    segment.last_tile = tile;
+    job.segments.push_back(segment);
+  }
+}
+
+// Rows sorted by query block (ties in the sample's order), cut into batches and groups.
+void group_rows(Job& job, const RowSample& sample) {
+  const std::size_t count = sample.tokens.size();
+  std::vector<std::int64_t> block_of(count, 0);
+  if (job.plan != nullptr) {
+    const std::vector<std::int32_t> position = inverse_order(job.plan->q_order, job.head);
+    const std::int32_t* offsets = job.plan->q_blocks.row(job.head);
+    const std::int32_t* end = offsets + job.plan->q_blocks.blocks + 1;
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::int32_t token = sample.tokens[i];
+      const std::int32_t at = position.empty() ? token : position[static_cast<std::size_t>(token)];
+      block_of[i] = std::upper_bound(offsets, end, at) - offsets - 1;
+    }
+  }
+  job.rows.resize(count);
+  std::iota(job.rows.begin(), job.rows.end(), std::size_t{0});
+  std::stable_sort(job.rows.begin(), job.rows.end(),
+                   [&](std::size_t a, std::size_t b) { return block_of[a] < block_of[b]; });
+  for (std::size_t first = 0; first < count; first += kBatchRows) {
+    Batch batch;
+    batch.first = first;
+    batch.count = std::min<std::size_t>(count - first, kBatchRows);
+    for (std::size_t i = 0; i < batch.count; ++i) {
+      const std::int64_t block = block_of[job.rows[first + i]];
+      if (batch.groups.empty() || batch.groups.back().block != block) {
+        batch.groups.push_back({block, i, i});
+      }
+      batch.groups.back().last = i + 1;
+    }
+    job.batches.push_back(std::move(batch));
+  }
+}
+
+// Which rows of a batch attend a key block, asked for ascending blocks.
+class ActiveRows {
+ public:
+  ActiveRows(const Job& job, const Batch& batch, std::int64_t first_block)
+      : job_(job), batch_(batch) {
+    rows_.reserve(batch.count);
+    if (job.plan == nullptr) {
+      rows_.resize(batch.count);
+      std::iota(rows_.begin(), rows_.end(), 0);
+      return;
+    }
+    for (const RowGroup& group : batch.groups) {
+      const std::int32_t* list = job.plan->lists.begin(job.head, group.block);
+      const std::int32_t* end = list + job.plan->lists.count(job.head, group.block);
+      cursors_.push_back({std::lower_bound(list, end, first_block), end});
+    }
+  }
+
+  const std::vector<std::int32_t>& of_block(std::int64_t block) {
+    if (job_.plan == nullptr || block == block_) {
+      return rows_;
+    }
+    block_ = block;
+    rows_.clear();
+    for (std::size_t g = 0; g < cursors_.size(); ++g) {
+      Cursor& cursor = cursors_[g];
+      while (cursor.next != cursor.end && *cursor.next < block) {
+        ++cursor.next;
+      }
+      if (cursor.next != cursor.end && *cursor.next == block) {
+        for (std::size_t i = batch_.groups[g].first; i < batch_.groups[g].last; ++i) {
+          rows_.push_back(static_cast<std::int32_t>(i));
+        }
+      }
+    }
+    return rows_;
+  }
+
+ private:
+  struct Cursor {
+    const std::int32_t* next;
+    const std::int32_t* end;
+  };
+  const Job& job_;
+  const Batch& batch_;
+  std::vector<Cursor> cursors_;
+  std::vector<std::int32_t> rows_;
+  std::int64_t block_ = -1;
+};
+
+// Packed keys of one tile.
+struct TileBuffers {
+  explicit TileBuffers(const Job& job)
+      : k(cpu::make_buffer<std::uint32_t>(job.k_shape.k_unit_words() * kChunkUnits)),
+        v(cpu::make_buffer<std::uint32_t>(job.v_shape.v_unit_words() * kChunkUnits)),
+        scratch(cpu::make_buffer<float>(cpu::scratch_floats(job.q_shape.head_dim))) {}
+
+  cpu::Buffer<std::uint32_t> k, v;
+  cpu::Buffer<float> scratch;
+  float bias[kChunkKeys] = {};
+  float weight[2][kChunkKeys] = {};  // first frame, text
+  bool has_class[2] = {};
+};
+
+void pack_tile(const Job& job, const KeyTile& tile, TileBuffers& buffers) {
+  buffers.has_class[0] = buffers.has_class[1] = false;
+  const int units = (tile.count + kUnit - 1) / kUnit;
+  for (int u = 0; u < units; ++u) {
+    const void* k_rows[kUnit];
+    const void* v_rows[kUnit];
+    for (int i = 0; i < kUnit; ++i) {
+      const int at = u * kUnit + i;
+      const bool valid = at < tile.count;
+      const std::int32_t token = valid ? job.keys[tile.first + static_cast<std::size_t>(at)] : -1;
+      const std::uint8_t kind = valid ? job.key_class[static_cast<std::size_t>(token)] : kPlain;
+      k_rows[i] = valid ? job.record.k.row(job.head, token) : nullptr;
+      v_rows[i] = valid ? job.record.v.row(job.head, token) : nullptr;
+      buffers.bias[at] = valid ? 0.0F : -std::numeric_limits<float>::infinity();
+      buffers.weight[0][at] = kind == kFirstFrame ? 1.0F : 0.0F;
+      buffers.weight[1][at] = kind == kText ? 1.0F : 0.0F;
+      buffers.has_class[0] = buffers.has_class[0] || kind == kFirstFrame;
+      buffers.has_class[1] = buffers.has_class[1] || kind == kText;
+    }
+    const auto unit = static_cast<std::size_t>(u);
+    job.ops.pack_k(job.k_shape, k_rows, buffers.k.get() + unit * job.k_shape.k_unit_words());
+    job.ops.pack_v(job.v_shape, v_rows, buffers.v.get() + unit * job.v_shape.v_unit_words());
+  }
+}
+
+void evaluate_segment(const Job& job, const Batch& batch, const KeySegment& segment, const float* q,
+                      RowStates& states) {
+  TileBuffers buffers(job);
+  ActiveRows active(job, batch, job.tiles[segment.first_tile].block);
+  cpu::RowTile tile;
+  tile.shape = job.q_shape;
+  tile.q = q;
+  tile.k = buffers.k.get();
+  tile.v = buffers.v.get();
+  tile.bias = buffers.bias;
+  tile.log2_scale = job.scale.log2_scale();
+  tile.scratch = buffers.scratch.get();
+  tile.largest = states.largest.data();
+  tile.sum = states.sum.data();
+  tile.class_sum[0] = states.first_frame.data();
+  tile.class_sum[1] = states.text.data();
+  tile.o = states.o.data();
+  for (std::size_t t = segment.first_tile; t < segment.last_tile; ++t) {
+    const KeyTile& keys = job.tiles[t];
+    const std::vector<std::int32_t>& rows = active.of_block(keys.block);
+    if (rows.empty()) {
+      continue;
+    }
+    pack_tile(job, keys, buffers);
+    tile.active = rows.data();
+    tile.active_count = static_cast<std::int64_t>(rows.size());
+    tile.unit_count = (keys.count + kUnit - 1) / kUnit;
+    tile.full = keys.count % kUnit == 0;
+    tile.class_weight[0] = buffers.has_class[0] ? buffers.weight[0] : nullptr;
+    tile.class_weight[1] = buffers.has_class[1] ? buffers.weight[1] : nullptr;
+    job.ops.evaluate(tile);
+    for (const std::int32_t row : rows) {
+      states.keys[static_cast<std::size_t>(row)] += keys.count;
+    }
+  }
+}
+
+// into += from: both scaled to the larger of the two maxima. NaN sums stay NaN.
+void merge_row(const Job& job, RowStates& into, const RowStates& from, std::size_t row) {
+  if (from.keys[row] == 0) {
+    return;
+  }
+  const auto dim = static_cast<std::size_t>(job.v_shape.padded_dim());
+  const double scale = static_cast<double>(job.scale.log2_scale());
+  const float top = std::max(into.largest[row], from.largest[row]);
+  const auto factor = [&](const RowStates& states) {
+    const auto largest = static_cast<double>(states.largest[row]);
+    return states.largest[row] == top ? 1.0
+                                      : std::exp2((largest - static_cast<double>(top)) * scale);
+  };
+  const double mine = factor(into);
+  const double theirs = factor(from);
+  into.sum[row] = into.sum[row] * mine + from.sum[row] * theirs;
+  into.first_frame[row] = into.first_frame[row] * mine + from.first_frame[row] * theirs;
+  into.text[row] = into.text[row] * mine + from.text[row] * theirs;
+  for (std::size_t c = row * dim; c < (row + 1) * dim; ++c) {
+    into.o[c] = into.o[c] * mine + from.o[c] * theirs;
+  }
+  into.largest[row] = top;
+  into.keys[row] += from.keys[row];
+}
+
+void write_row(const Job& job, const RowSample& sample, const RowStates& states, std::size_t row,
+               std::size_t target, RowResults& results) {
+  const auto dim = static_cast<std::size_t>(results.head_dim);
+  const double sum = states.sum[row];
+  if (states.keys[row] == 0) {
+    results.lse[target] = -std::numeric_limits<double>::infinity();
+    return;  // o and masses are 0 already
+  }
+  results.lse[target] =
+      job.scale.positive * static_cast<double>(states.largest[row]) + std::log(sum);
+  results.mass_first_frame[target] = states.first_frame[row] / sum;
+  results.mass_text[target] = states.text[row] / sum;
+  bool finite = std::isfinite(results.lse[target]);
+  for (std::size_t c = 0; c < dim; ++c) {
+    const double value =
+        states.o[row * static_cast<std::size_t>(job.v_shape.padded_dim()) + c] / sum;
+    results.o[target * dim + c] = static_cast<float>(value);
+    finite = finite && std::isfinite(value);
+  }
+  if (!finite) {
+    throw NotFinite("attention of head " + std::to_string(job.head) + ", query token " +
+                    std::to_string(sample.tokens[target]) +
+                    " is not finite: its Q, or K or V of a key it attends, holds NaN or Inf, or a "
+                    "score overflows fp32");
+  }
+}
+
+// Batches [first, last): every (batch, segment) pair is an item, then segments are merged.
+void evaluate_batches(const Job& job, const RowSample& sample, std::size_t first, std::size_t last,
+                      int threads, RowResults& results) {
+  const auto dim = static_cast<std::size_t>(job.q_shape.head_dim);
+  const std::size_t segments = job.segments.size();
+  std::vector<std::vector<float>> q(last - first);
+  std::vector<RowStates> states;
+  for (std::size_t b = first; b < last; ++b) {
+    const Batch& batch = job.batches[b];
+    q[b - first].resize(batch.count * dim);
+    for (std::size_t i = 0; i < batch.count; ++i) {
+      const std::int32_t token = sample.tokens[job.rows[batch.first + i]];
+      job.ops.pack_q(job.q_shape, job.record.q.row(job.head, token), job.scale.factor,
+                     reinterpret_cast<std::uint32_t*>(q[b - first].data() + i * dim));
+    }
+    for (std::size_t s = 0; s < std::max<std::size_t>(segments, 1); ++s) {
+      states.emplace_back(batch.count, job.v_shape.padded_dim());
+    }
+  }
+  parallel_for(threads, static_cast<std::int64_t>((last - first) * segments),
+               [&](std::int64_t item, int) {
+                 const auto at = static_cast<std::size_t>(item);
+                 evaluate_segment(job, job.batches[first + at / segments],
+                                  job.segments[at % segments], q[at / segments].data(), states[at]);
+               });
+  parallel_for(threads, static_cast<std::int64_t>(last - first), [&](std::int64_t item, int) {
+    const auto b = static_cast<std::size_t>(item);
+    const Batch& batch = job.batches[first + b];
+    RowStates& total = states[b * std::max<std::size_t>(segments, 1)];
+    for (std::size_t row = 0; row < batch.count; ++row) {
+      for (std::size_t s = 1; s < segments; ++s) {
+        merge_row(job, total, states[b * segments + s], row);
+      }
+      write_row(job, sample, total, row, job.rows[batch.first + row], results);
+    }
+  });
+}
+
+void check_sample(const RecordView& record, const RowSample& sample) {
+  for (const std::int32_t token : sample.tokens) {
+    if (token < 0 || token >= record.tokens()) {
+      throw Error("evaluate_rows: query token " + std::to_string(token) +
+                  " is not in the record; allowed are 0 to " + std::to_string(record.tokens() - 1));
+    }
+  }
+}
+
+}  // namespace
+
+void cpu::check_judged(const RecordView& record, std::int64_t head, const Plan* plan) {
+  for (const TensorView* view : {&record.q, &record.k, &record.v}) {
+    if (view->device.kind != DeviceKind::cpu) {
+      throw Error("the row evaluator and block_mass need host memory; the record is on " +
+                  to_string(view->device));
+    }
+    if (view->heads != record.q.heads || view->tokens != record.q.tokens ||
+        view->head_dim != record.q.head_dim) {
+      throw Error("q, k and v of the record differ in heads, tokens or head_dim");
+    }
+  }
+  if (head < 0 || head >= record.heads()) {
+    throw Error("head " + std::to_string(head) + " is out of range; the record has " +
+                std::to_string(record.heads()));
+  }
+  if (plan != nullptr && (plan->heads != record.heads() || plan->tokens != record.tokens())) {
+    throw Error("the plan is for " + std::to_string(plan->heads) + " heads of " +
+                std::to_string(plan->tokens) + " tokens, the record has " +
+                std::to_string(record.heads()) + " of " + std::to_string(record.tokens()));
+  }
+}
+
+RowResults cpu::evaluate_rows_at(const LevelOps& ops, const RecordView& record, std::int64_t head,
+                                 const RowSample& sample, const Plan* plan, int threads) {
+  check_judged(record, head, plan);
+  check_sample(record, sample);
+  const int dim = static_cast<int>(record.head_dim());
+  Job job{ops,
+          record,
+          head,
+          plan,
+          {record.q.dtype, dim, false},
+          {record.k.dtype, dim, false},
+          {record.v.dtype, dim, false},
+          split_scale(record.info->scale),
+          {},
+          {},
+          {},
+          {},
+          {},
+          {}};
+  job.key_class = classify_keys(record);
+  list_keys(job);
+  group_rows(job, sample);
+
+  const std::size_t rows = sample.tokens.size();
+  RowResults results;
+  results.rows = static_cast<std::int64_t>(rows);
+  results.head_dim = dim;
+  results.o.resize(rows * static_cast<std::size_t>(dim));
+  results.lse.resize(rows);
+  results.mass_first_frame.resize(rows);
+  results.mass_text.resize(rows);
+  const std::size_t batch_bytes = std::max<std::size_t>(job.segments.size(), 1) * kBatchRows *
+                                  static_cast<std::size_t>(job.v_shape.padded_dim()) *
+                                  sizeof(double);
+  const std::size_t step = std::max<std::size_t>(kStateBytes / batch_bytes, 1);
+  for (std::size_t first = 0; first < job.batches.size(); first += step) {
+    evaluate_batches(job, sample, first, std::min(first + step, job.batches.size()), threads,
+                     results);
+  }
+  return results;
+}
+
+RowResults evaluate_rows(const RecordView& record, std::int64_t head, const RowSample& sample,
+                         const Plan* plan, int threads) {
+  return cpu::evaluate_rows_at(cpu::level_ops(), record, head, sample, plan, threads);
+}
+
+}  // namespace raingauge

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention by libtorch's own operators, behind plain C++: only the files of this folder see ATen.
+// Inputs are used in place (any strides); outputs are converted to fp32.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "methods/kernels/kernel.h"
+
+namespace raingauge {
+
+// Loads libtorch's CUDA half (once), found beside the CPU half. False, with the reason in `why`
+// (may be null), when it cannot be loaded or sees no device.
+bool load_torch_cuda(std::string* why = nullptr);
+
+// at::scaled_dot_product_attention over all valid keys on the device of the inputs; CUDA work may
+// still run on return. Returns the backend that torch chose: "flash", "cuDNN", "efficient", "math".
+// Throws Unsupported instead of letting the math backend hold a large N x N matrix.
+std::string torch_sdpa_forward(const AttendInputs& inputs, const AttendOutputs& outputs,
+                               int threads);
+
+// matmul, softmax, matmul over chunks of query rows on the CPU; scores and weights are rounded to the
+// inputs' dtype, row sums are fp32. Gives LSE.
+void torch_chunked_forward(const AttendInputs& inputs, const AttendOutputs& outputs, int threads);
+
+// Waits for libtorch's CUDA work on the device.
+void torch_cuda_synchronize(int device);
+
+}  // namespace raingauge

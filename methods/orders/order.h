@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// A token order permutes the tokens of one visual grid. Attention itself does not change: only
+// which tokens share a block does.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "data/plan.h"
+#include "methods/params.h"
+
+namespace raingauge {
+
+// One grid of frames x height x width tokens, raster index t*h*w + y*w + x.
+struct OrderRequest {
+  int frames = 0;
+  int height = 0;
+  int width = 0;
+  std::uint64_t seed = 0;  // read by seeded orders only
+  // False when frame 0 was taken out of the grid, or for an image: then no frame is special.
+  bool has_frame0 = true;
+  nlohmann::json params = nlohmann::json::object();
+};
+
+struct Order {
+  std::vector<std::int32_t> index;  // position -> raster index, a bijection
+  // Set when the order visits whole boxes of this size only: boxes in raster order of boxes, raster
+  // inside a box, and the grid divides into them.
+  std::optional<Windows> windows;
+  // True when some frame's tokens do not fill the positions [t*h*w, (t+1)*h*w) of their own frame.
+  // Filled by make_order().
+  bool mixes_frames = false;
+};
+
+struct OrderSpec {
+  std::string_view name;
+  std::string_view help;     // one line for `raingauge list orders`
+  std::string_view section;  // where its definition stands
+  // With its default parameters, on a grid of several frames, several rows and several columns.
+  bool mixes_frames = false;
+  bool seeded = false;
+  std::vector<ParamSpec> params = {};
+};
+
+// What an order's file defines; `make` sees a checked grid and completed parameters, and may throw
+// Unsupported with the reason.
+struct OrderEntry {
+  OrderSpec spec;
+  Order (*make)(const OrderRequest& request);
+};
+
+}  // namespace raingauge

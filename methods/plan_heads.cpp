@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "methods/plan_heads.h"
+
+namespace raingauge {
+namespace {
+
+Orders orders_of(const Orders& orders, const std::vector<std::int64_t>& heads) {
+  if (orders.rows == 1 || orders.identity) return orders;
+  Orders picked = orders;
+  picked.rows = static_cast<int>(heads.size());
+  picked.index.clear();
+  for (const auto head : heads) {
+    picked.index.insert(picked.index.end(), orders.row(head), orders.row(head) + orders.tokens);
+  }
+  return picked;
+}
+
+Layout layout_of(const Layout& layout, const std::vector<std::int64_t>& heads) {
+  if (layout.rows == 1) return layout;
+  Layout picked = layout;
+  picked.rows = static_cast<int>(heads.size());
+  picked.offsets.clear();
+  for (const auto head : heads) {
+    picked.offsets.insert(picked.offsets.end(), layout.row(head),
+                          layout.row(head) + layout.blocks + 1);
+  }
+  return picked;
+}
+
+BlockLists lists_of(const BlockLists& lists, const std::vector<std::int64_t>& heads) {
+  std::vector<KeptRows> kept;
+  for (const auto head : heads) {
+    KeptRows rows;
+    for (std::int64_t i = 0; i < lists.query_blocks; ++i) {
+      rows.emplace_back(lists.begin(head, i), lists.begin(head, i) + lists.count(head, i));
+    }
+    kept.push_back(std::move(rows));
+  }
+  return make_lists(kept);
+}
+
+}  // namespace
+
+BlockLists make_lists(const std::vector<KeptRows>& kept) {
+  BlockLists lists;
+  lists.heads = static_cast<std::int64_t>(kept.size());
+  lists.query_blocks = kept.empty() ? 0 : static_cast<std::int64_t>(kept[0].size());
+  lists.row_offsets = {0};
+  for (const auto& head : kept) {
+    for (const auto& row : head) {
+      lists.columns.insert(lists.columns.end(), row.begin(), row.end());
+      lists.row_offsets.push_back(static_cast<std::int64_t>(lists.columns.size()));
+    }
+  }
+  return lists;
+}
+
+Plan select_heads(const Plan& plan, const std::vector<std::int64_t>& heads) {
+  Plan picked;
+  picked.heads = static_cast<std::int64_t>(heads.size());
+  picked.tokens = plan.tokens;
+  picked.q_order = orders_of(plan.q_order, heads);
+  picked.k_order = orders_of(plan.k_order, heads);
+  picked.q_blocks = layout_of(plan.q_blocks, heads);
+  picked.k_blocks = layout_of(plan.k_blocks, heads);
+  picked.lists = lists_of(plan.lists, heads);
+  if (plan.forced) picked.forced = lists_of(*plan.forced, heads);
+  picked.windows = plan.windows;
+  picked.terms = plan.terms;
+  picked.nominal_density = plan.nominal_density;
+  return picked;
+}
+
+}  // namespace raingauge

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "methods/registry.h"
+
+#include <algorithm>
+
+#include "methods/orders/registry.h"
+#include "methods/scores/score.h"
+#include "methods/selectors/selector.h"
+
+namespace raingauge {
+
+#define RAINGAUGE_METHOD(name) MethodEntry name##_method();
+#include "methods/methods.def"
+#undef RAINGAUGE_METHOD
+
+namespace {
+
+using nlohmann::json;
+
+// `sparsity: 0.8` is `density: 0.2` for every method that has a density.
+json without_sparsity(const MethodSpec& spec, json given) {
+  const auto found = given.find("sparsity");
+  if (found == given.end()) return given;
+  const bool has_density = std::any_of(spec.params.begin(), spec.params.end(),
+                                       [](const ParamSpec& p) { return p.name == "density"; });
+  if (!has_density) {
+    throw ParamError("/sparsity", "method " + std::string(spec.name) + " has no density to set");
+  }
+  if (given.contains("density")) {
+    throw ParamError("/sparsity", "give either density or sparsity, not both");
+  }
+  if (!found->is_number() || !(found->get<double>() >= 0.0) || !(found->get<double>() < 1.0)) {
+    throw ParamError("/sparsity",
+                     "key 'sparsity': got " + found->dump() + ", allowed: a number in [0, 1)");
+  }
+  given["density"] = 1.0 - found->get<double>();
+  given.erase("sparsity");
+  return given;
+}
+
+json with_preset(const MethodSpec& spec, const json& given) {
+  const auto found = given.find("preset");
+  if (spec.presets.empty() || found == given.end()) return given;
+  std::vector<std::string> known;
+  for (const auto& [name, values] : spec.presets) {
+    known.push_back(name);
+    if (*found != name) continue;
+    json merged = values;
+    merged.update(given);
+    return merged;
+  }
+  throw ParamError(
+      "/preset", "key 'preset': unknown preset " + found->dump() +
+                     known_names_hint(found->is_string() ? found->get<std::string>() : "", known));
+}
+
+}  // namespace
+
+const std::vector<MethodEntry>& method_registry() {
+  static const std::vector<MethodEntry> entries = {
+#define RAINGAUGE_METHOD(name) name##_method(),
+#include "methods/methods.def"
+#undef RAINGAUGE_METHOD
+  };
+  return entries;
+}
+
+const MethodEntry& find_method(const std::string& name) {
+  std::vector<std::string> known;
+  for (const auto& entry : method_registry()) {
+    if (entry.spec.name == name) return entry;
+    known.emplace_back(entry.spec.name);
+  }
+  throw Error("unknown method '" + name + "'" + known_names_hint(name, known));
+}
+
+json complete_method_params(const std::string& method, const json& given) {
+  const MethodSpec& spec = find_method(method).spec;
+  if (!given.is_object()) throw ParamError("", "an arm is a mapping of keys to values");
+  return complete_params(spec.params, with_preset(spec, without_sparsity(spec, given)),
+                         component_params);
+}
+
+std::unique_ptr<Method> make_method(const std::string& method, const json& params,
+                                    const MethodOptions& options) {
+  return find_method(method).make(complete_method_params(method, params), options);
+}
+
+const std::vector<ParamSpec>& component_params(const std::string& registry,
+                                               const std::string& name) {
+  if (registry == "orders") return find_order(name).spec.params;
+  if (registry == "selectors") return find_selector(name).params;
+  if (registry == "scores") return find_score(name).params;
+  throw Error("no registry '" + registry + "'");
+}
+
+}  // namespace raingauge

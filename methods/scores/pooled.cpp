@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// RainFusion2.0 section 3, eq. 5-7: a block pair is worth the dot product of its mean query and its
+// mean key. Scaling and the softmax of the released code keep the ranking; they matter to top_p and
+// to the ties of `faithful` arithmetic.
+#include "methods/pooling.h"
+#include "methods/scores/score.h"
+
+namespace raingauge {
+namespace {
+
+ScoreMatrix pooled(const ScoreRequest& request) {
+  if (request.arithmetic == Arithmetic::faithful) return faithful_pooled_scores(request);
+  const auto d = request.record.head_dim();
+  ScoreMatrix scores;
+  scores.rows = request.q_blocks.blocks;
+  scores.columns = request.k_blocks.blocks;
+  scores.values.resize(static_cast<std::size_t>(scores.rows * scores.columns));
+  std::vector<float> q_means(static_cast<std::size_t>(scores.rows * d));
+  std::vector<float> k_means(static_cast<std::size_t>(scores.columns * d));
+  pool_blocks(request.record.q, request.head, request.order, request.q_blocks, q_means.data(),
+              nullptr, 1);
+  pool_blocks(request.record.k, request.head, request.order, request.k_blocks, k_means.data(),
+              request.record.key_valid, 1);
+  pooled_scores(q_means.data(), scores.rows, k_means.data(), scores.columns, d,
+                static_cast<float>(request.scale), scores.values.data(), 1);
+  return scores;
+}
+
+}  // namespace
+
+ScoreEntry pooled_score() {
+  return {"pooled",
+          "dot product of block means",
+          "RainFusion2.0 (arXiv 2512.24086) eq. 5-7",
+          {},
+          pooled};
+}
+
+}  // namespace raingauge

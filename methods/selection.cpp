@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "methods/selection.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <numeric>
+
+#include "data/error.h"
+#include "data/random.h"
+
+namespace raingauge {
+namespace {
+
+// The candidates of one row in rank order with their prices, and what is kept before any choice.
+struct RowState {
+  std::vector<std::int32_t> candidates;
+  std::vector<double> prices;
+  std::int64_t blocks = 0;
+  double nominal_limit = 0.0;
+  std::size_t taken = 0;  // candidates kept: the first `taken`
+};
+
+// Orders floats like numbers with NaN below everything; -0 equals +0.
+bool better(float a, float b) {
+  if (std::isnan(a)) return false;
+  return std::isnan(b) || a > b;
+}
+
+std::vector<double> row_probability(const ScoreMatrix& scores, std::int64_t row,
+                                    const std::vector<std::uint8_t>& exists) {
+  std::vector<double> probability(static_cast<std::size_t>(scores.columns), 0.0);
+  const float* values = scores.row(row);
+  double top = -INFINITY;
+  for (std::size_t j = 0; j < probability.size(); ++j) {
+    if (exists[j] != 0 && values[j] > top) top = values[j];
+  }
+  double sum = 0.0;
+  for (std::size_t j = 0; j < probability.size(); ++j) {
+    if (exists[j] == 0 || std::isnan(values[j])) continue;
+    probability[j] = scores.probabilities ? double{values[j]} : std::exp(double{values[j]} - top);
+    sum += probability[j];
+  }
+  if (sum > 0.0) {
+    for (auto& p : probability) p /= sum;
+  }
+  return probability;
+}
+
+class HeadSelection {
+ public:
+  explicit HeadSelection(const SelectionRequest& request)
+      : request_(request), rows_(static_cast<std::size_t>(request.scores.rows)) {
+    for (std::size_t i = 0; i < rows_.size(); ++i) prepare_row(i);
+    std::vector<std::int32_t> order(rows_.size());
+    std::iota(order.begin(), order.end(), 0);
+    seeded_shuffle(order, hash_seed({request.row_seed, 0x9035ULL}));
+    row_rank_.resize(rows_.size());
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      row_rank_[static_cast<std::size_t>(order[i])] = static_cast<std::int32_t>(i);
+    }
+  }
+
+  void take_nominal() {
+    for (std::size_t i = 0; i < rows_.size(); ++i) {
+      auto& row = rows_[i];
+      while (row.taken < row.candidates.size() && row.prices[row.taken] < row.nominal_limit)
+        ++row.taken;
+      if (must_take_one(i)) row.taken = std::max<std::size_t>(row.taken, 1);
+    }
+  }
+
+  // Walks up the prices of all rows; equal prices go by the seeded row rank, then by candidate rank.
+  void solve() {
+    double kept = 0.0;
+    for (std::size_t i = 0; i < rows_.size(); ++i) {
+      kept += forced_pairs(i);
+      if (must_take_one(i)) {
+        rows_[i].taken = 1;
+        kept += pairs(i, rows_[i].candidates[0]);
+      }
+    }
+    const double all = total_pairs();
+    const double target = request_.density * all;
+    const double block_pair = largest_pair();
+    if (kept > target + 0.5 * block_pair) refuse(kept / all);
+    struct Offer {
+      double price;
+      std::int32_t row_rank;
+      std::int32_t row;
+      std::int32_t rank;
+    };
+    std::vector<Offer> offers;
+    for (std::size_t i = 0; i < rows_.size(); ++i) {
+      for (std::size_t j = rows_[i].taken; j < rows_[i].candidates.size(); ++j) {
+        offers.push_back({rows_[i].prices[j], row_rank_[i], static_cast<std::int32_t>(i),
+                          static_cast<std::int32_t>(j)});
+      }
+    }
+    std::sort(offers.begin(), offers.end(), [](const Offer& a, const Offer& b) {
+      if (a.price != b.price) return a.price < b.price;
+      if (a.row_rank != b.row_rank) return a.row_rank < b.row_rank;
+      return a.rank < b.rank;
+    });
+    for (const auto& offer : offers) {
+      auto& row = rows_[static_cast<std::size_t>(offer.row)];
+      const double more = pairs(static_cast<std::size_t>(offer.row),
+                                row.candidates[static_cast<std::size_t>(offer.rank)]);
+      if (more > 0.0 && kept + 0.5 * more > target) break;
+      kept += more;
+      ++row.taken;
+    }
+  }
+
+  std::vector<std::vector<std::int32_t>> kept() const {
+    std::vector<std::vector<std::int32_t>> lists(rows_.size());
+    for (std::size_t i = 0; i < rows_.size(); ++i) {
+      if (request_.row_exists[i] == 0) continue;
+      auto& list = lists[i];
+      list.assign(rows_[i].candidates.begin(),
+                  rows_[i].candidates.begin() + static_cast<std::ptrdiff_t>(rows_[i].taken));
+      for (std::int64_t j = 0; j < request_.scores.columns; ++j) {
+        if (forced(i, j)) list.push_back(static_cast<std::int32_t>(j));
+      }
+      std::sort(list.begin(), list.end());
+      list.erase(std::unique(list.begin(), list.end()), list.end());
+    }
+    return lists;
+  }
+
+ private:
+  bool forced(std::size_t row, std::int64_t column) const {
+    return request_.column_exists[static_cast<std::size_t>(column)] != 0 &&
+           request_.forced.at(static_cast<std::int64_t>(row), column);
+  }
+
+  // New pairs that keeping this candidate adds (none when it is forced anyway).
+  double pairs(std::size_t row, std::int32_t column) const {
+    if (forced(row, column)) return 0.0;
+    return static_cast<double>(request_.row_tokens[row]) *
+           static_cast<double>(request_.column_tokens[static_cast<std::size_t>(column)]);
+  }
+
+  double forced_pairs(std::size_t row) const {
+    std::int64_t tokens = 0;
+    for (std::int64_t j = 0; j < request_.scores.columns; ++j) {
+      if (forced(row, j)) tokens += request_.column_tokens[static_cast<std::size_t>(j)];
+    }
+    return static_cast<double>(request_.row_tokens[row]) * static_cast<double>(tokens);
+  }
+
+  double total_pairs() const {
+    const auto sum = [](const std::vector<std::int64_t>& sizes) {
+      return static_cast<double>(std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0}));
+    };
+    return sum(request_.row_tokens) * sum(request_.column_tokens);
+  }
+
+  double largest_pair() const {
+    return static_cast<double>(
+               *std::max_element(request_.row_tokens.begin(), request_.row_tokens.end())) *
+           static_cast<double>(
+               *std::max_element(request_.column_tokens.begin(), request_.column_tokens.end()));
+  }
+
+  // A row whose forced blocks hold no token needs one candidate that does; ranked candidates with
+  // tokens come first for such rows' sake only when the best is empty, which layouts never produce.
+  bool must_take_one(std::size_t row) const {
+    return request_.row_exists[row] != 0 && !rows_[row].candidates.empty() &&
+           forced_pairs(row) == 0.0;
+  }
+
+  void prepare_row(std::size_t i) {
+    auto& row = rows_[i];
+    if (request_.row_exists[i] == 0) return;
+    const auto index = static_cast<std::int64_t>(i);
+    const bool inside = request_.budget == Budget::inside;
+    std::int64_t forced_count = 0;
+    for (std::int64_t j = 0; j < request_.scores.columns; ++j) {
+      if (request_.column_exists[static_cast<std::size_t>(j)] == 0) continue;
+      ++row.blocks;
+      const bool is_forced = forced(i, j);
+      forced_count += is_forced ? 1 : 0;
+      if (!inside || !is_forced) row.candidates.push_back(static_cast<std::int32_t>(j));
+    }
+    row.candidates = rank_columns(request_.scores.row(index), row.candidates);
+    price_row(i, inside ? forced_count : 0);
+  }
+
+  void price_row(std::size_t i, std::int64_t already_kept) {
+    auto& row = rows_[i];
+    const float* scores = request_.scores.row(static_cast<std::int64_t>(i));
+    std::vector<float> ranked;
+    std::vector<double> probability;
+    double already_mass = 0.0;
+    for (const auto column : row.candidates) ranked.push_back(scores[column]);
+    if (request_.selector.needs_probability) {
+      const auto all =
+          row_probability(request_.scores, static_cast<std::int64_t>(i), request_.column_exists);
+      for (const auto column : row.candidates) probability.push_back(all[std::size_t(column)]);
+      if (request_.budget == Budget::inside) {
+        for (std::int64_t j = 0; j < request_.scores.columns; ++j) {
+          if (forced(i, j)) already_mass += all[static_cast<std::size_t>(j)];
+        }
+      }
+    }
+    const RankedRow ranked_row{row.blocks, already_kept, already_mass, &ranked, &probability};
+    request_.selector.price(ranked_row, request_.selector_params, row.prices);
+    if (!request_.solve) {
+      row.nominal_limit =
+          request_.selector.nominal_limit(ranked_row, request_.density, request_.selector_params);
+    }
+  }
+
+  [[noreturn]] void refuse(double least) const {
+    char text[160];
+    std::snprintf(
+        text, sizeof text,
+        "the forced blocks alone are %.4f of all pairs, the density asked for is %.4f; the "
+        "least possible density here is %.4f",
+        least, request_.density, least);
+    throw Infeasible(text, least);
+  }
+
+  const SelectionRequest& request_;
+  std::vector<RowState> rows_;
+  std::vector<std::int32_t> row_rank_;
+};
+
+}  // namespace
+
+std::vector<std::int32_t> rank_columns(const float* scores,
+                                       const std::vector<std::int32_t>& columns) {
+  std::vector<std::int32_t> ranked = columns;
+  std::sort(ranked.begin(), ranked.end(), [scores](std::int32_t a, std::int32_t b) {
+    if (better(scores[a], scores[b])) return true;
+    if (better(scores[b], scores[a])) return false;
+    return a < b;
+  });
+  return ranked;
+}
+
+std::vector<std::vector<std::int32_t>> select_blocks(const SelectionRequest& request) {
+  HeadSelection selection(request);
+  if (request.solve) {
+    selection.solve();
+  } else {
+    selection.take_nominal();
+  }
+  return selection.kept();
+}
+
+}  // namespace raingauge

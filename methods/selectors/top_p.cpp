@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Blocks of every row until their predicted probability reaches p. The block that crosses p is kept
+// (as in Jenga, XAttention, SVG2) or not (as in SpargeAttn).
+#include "methods/selectors/selector.h"
+
+namespace raingauge {
+namespace {
+
+// Crossing in: a candidate costs the mass ahead of it. Crossing out: the mass including it.
+void price(const RankedRow& row, const nlohmann::json& params, std::vector<double>& prices) {
+  const bool crossing_in = params.at("crossing") == "in";
+  double mass = row.already_mass;
+  prices.clear();
+  for (const double probability : *row.probability) {
+    prices.push_back(crossing_in ? mass : mass + probability);
+    mass += probability;
+  }
+}
+
+double nominal_limit(const RankedRow& /*row*/, double /*density*/, const nlohmann::json& params) {
+  const double p = params.at("p").get<double>();
+  return p >= 1.0 ? 2.0 : p;  // p = 1 keeps everything, whatever the rounding of the sum
+}
+
+}  // namespace
+
+SelectorEntry top_p_selector() {
+  return {"top_p",
+          "blocks of every row until their predicted probability reaches p",
+          "methods with cumulative thresholds: XAttention, Jenga, SpargeAttn",
+          {{.name = "p",
+            .type = ParamType::real,
+            .default_value = 0.9,
+            .help = "probability to reach (re-solved under match: density)",
+            .min = 0.0,
+            .max = 1.0,
+            .min_open = true},
+           {.name = "crossing",
+            .type = ParamType::choice,
+            .default_value = "in",
+            .help = "whether the block that crosses p is kept",
+            .choices = {"in", "out"}}},
+          true,
+          price,
+          nominal_limit};
+}
+
+}  // namespace raingauge

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// SSIM with scikit-image's defaults: 7 x 7 uniform window, sample covariance.
+#include "metrics/frames/ssim.h"
+
+namespace raingauge {
+namespace {
+
+SsimWindow uniform_window() { return {std::vector<double>(7, 1.0 / 7.0), 49.0 / 48.0}; }
+
+}  // namespace
+
+FrameMetricEntry ssim_uniform7_frame_metric() {
+  return {{.name = "ssim_uniform7",
+           .unit = "1",
+           .help = "SSIM, 7x7 uniform window, sample covariance: scikit-image's default",
+           .formula = "as ssim_gauss11 with equal weights and variances times 49 / 48",
+           .better = Better::higher},
+          7,
+          [](const ClipView& reference, const ClipView& test, int threads) {
+            return ssim_scores(reference, test, uniform_window(), threads);
+          }};
+}
+
+}  // namespace raingauge

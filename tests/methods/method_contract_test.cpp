@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// What every registered method promises, checked over the registry.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numeric>
+
+#include "data/error.h"
+#include "data/plan_file.h"
+#include "methods/controls.h"
+#include "methods/kernels/row_evaluator.h"
+#include "methods/registry.h"
+#include "tests/methods/fixtures.h"
+
+namespace raingauge {
+namespace {
+
+using nlohmann::json;
+using testing::NoiseRecord;
+using testing::video_then_text;
+
+class EveryMethod : public ::testing::TestWithParam<std::string> {
+ protected:
+  json params_with(const json& given) const {
+    json params = json::object();
+    for (const auto& spec : find_method(GetParam()).spec.params) {
+      if (given.contains(spec.name)) params[spec.name] = given[spec.name];
+    }
+    return params;
+  }
+};
+
+RowSample all_rows(std::int64_t tokens) {
+  RowSample sample;
+  sample.tokens.resize(static_cast<std::size_t>(tokens));
+  std::iota(sample.tokens.begin(), sample.tokens.end(), 0);
+  return sample;
+}
+
+TEST_P(EveryMethod, FullBudgetEqualsDense) {
+  if (GetParam() == "plan_file") GTEST_SKIP() << "needs a file: PlanFileMethod tests it";
+  const NoiseRecord record(video_then_text(3, 10, 9, 6), 2, 16, 21);
+  State state;
+  const auto method = make_method(GetParam(), params_with({{"density", 1.0}, {"block", 32}}));
+  if (!method->dense_at_full_budget()) GTEST_SKIP() << "its authors say otherwise";
+  const Plan plan = method->plan(record.view(), state);
+  check_plan(plan);
+  EXPECT_EQ(measure_density(plan).mean_pairs, 1.0);
+  const auto sample = all_rows(plan.tokens);
+  for (std::int64_t head = 0; head < 2; ++head) {
+    const auto dense = evaluate_rows(record.view(), head, sample, nullptr, 1);
+    const auto sparse = evaluate_rows(record.view(), head, sample, &plan, 1);
+    for (std::size_t i = 0; i < dense.lse.size(); ++i) {
+      // Both sum the same fp32 scores in another order: a few units of 2^-24 per key at most.
+      EXPECT_LE(std::abs(sparse.lse[i] - dense.lse[i]), 1e-5);
+    }
+    for (std::size_t i = 0; i < dense.o.size(); ++i)
+      EXPECT_LE(std::abs(sparse.o[i] - dense.o[i]), 1e-5);
+  }
+}
+
+TEST_P(EveryMethod, PlansAreValidDeterministicAndIndependentOfThreads) {
+  if (GetParam() == "plan_file") GTEST_SKIP() << "needs a file: PlanFileMethod tests it";
+  for (const auto& segments : {video_then_text(3, 9, 11, 5), video_then_text(1, 13, 10, 0)}) {
+    const NoiseRecord record(segments, 3, 8, 22);
+    std::uint64_t first = 0;
+    for (const int threads : {1, 2, 4}) {
+      MethodOptions options;
+      options.threads = threads;
+      State state;
+      const Plan plan =
+          make_method(GetParam(), params_with({{"density", 0.6}, {"block", 16}}), options)
+              ->plan(record.view(), state);
+      check_plan(plan);
+      if (threads == 1) first = plan_fingerprint(plan);
+      EXPECT_EQ(plan_fingerprint(plan), first);
+    }
+  }
+}
+
+TEST_P(EveryMethod, DeclaresHelpForEveryKey) {
+  const auto& spec = find_method(GetParam()).spec;
+  EXPECT_FALSE(spec.help.empty());
+  for (const auto& param : spec.params) EXPECT_FALSE(param.help.empty()) << param.name;
+  for (const auto& [preset, values] : spec.presets) {
+    EXPECT_NO_THROW(complete_method_params(GetParam(), {{"preset", preset}})) << preset;
+  }
+}
+
+TEST_P(EveryMethod, RefusesUnknownKeysWithTheNearestName) {
+  try {
+    complete_method_params(GetParam(), {{"blok", 64}});
+    FAIL() << "accepted";
+  } catch (const ParamError& error) {
+    EXPECT_EQ(error.path(), "/blok");
+  }
+}
+
+std::vector<std::string> all_methods() {
+  std::vector<std::string> names;
+  for (const auto& entry : method_registry()) names.emplace_back(entry.spec.name);
+  return names;
+}
+INSTANTIATE_TEST_SUITE_P(Registry, EveryMethod, ::testing::ValuesIn(all_methods()),
+                         [](const auto& instance) { return instance.param; });
+
+TEST(MethodParams, SparsityIsOneMinusDensity) {
+  EXPECT_EQ(complete_method_params("rainfusion2", {{"sparsity", 0.8}})["density"], 1.0 - 0.8);
+  EXPECT_THROW(complete_method_params("rainfusion2", {{"sparsity", 0.8}, {"density", 0.2}}),
+               ParamError);
+  EXPECT_THROW(complete_method_params("rainfusion2", {{"sparsity", 1.0}}), ParamError);
+  EXPECT_THROW(complete_method_params("dense", {{"sparsity", 0.5}}), ParamError);
+}
+
+TEST(MethodParams, CompletingTwiceChangesNothing) {
+  const auto once = complete_method_params("rainfusion2", {{"preset", "paper"}, {"sink", "none"}});
+  EXPECT_EQ(complete_method_params("rainfusion2", once), once);
+  EXPECT_EQ(once["sink"], "none");
+  EXPECT_EQ(once["order"]["name"], "window3d");
+}
+
+TEST(PlanFileMethod, ReplaysAPlanForTheRecordsHeads) {
+  const NoiseRecord record(video_then_text(2, 8, 8, 0), 3, 8, 23);
+  State state;
+  PlanFile file;
+  file.plan = make_method("random", {{"density", 0.5}, {"block", 16}})->plan(record.view(), state);
+  file.heads = {0, 1, 2};
+  const std::string path = ::testing::TempDir() + "/plan_file_method.h5";
+  write_plan(path, file, true);
+  const Plan plan = make_method("plan_file", {{"path", path}})->plan(record.view(), state);
+  EXPECT_EQ(plan.lists.columns, file.plan.lists.columns);
+
+  NoiseRecord one(video_then_text(2, 8, 8, 0), 1, 8, 23);
+  one.info().heads = {2};
+  const Plan third = make_method("plan_file", {{"path", path}})->plan(one.view(), state);
+  EXPECT_EQ(third.lists.count(0, 0), file.plan.lists.count(2, 0));
+  one.info().heads = {7};
+  EXPECT_THROW(make_method("plan_file", {{"path", path}})->plan(one.view(), state), Unsupported);
+}
+
+TEST(Controls, KeepCountsAndBoundTheArm) {
+  const NoiseRecord record(video_then_text(3, 16, 16, 8), 1, 16, 24, DType::bf16, 3.0);
+  State state;
+  MethodOptions options;
+  options.match = DensityMatch::measured;
+  const Plan plan = make_method("rainfusion2", {{"density", 0.5}, {"block", 32}}, options)
+                        ->plan(record.view(), state);
+  const auto mass = block_mass(record.view(), 0, plan, 1);
+  const auto sample = all_rows(plan.tokens);
+  const auto dense = evaluate_rows(record.view(), 0, sample, nullptr, 1);
+  const auto recall = [&](const Plan& p) {
+    const auto rows = evaluate_rows(record.view(), 0, sample, &p, 1);
+    double sum = 0.0;
+    for (std::size_t i = 0; i < rows.lse.size(); ++i) sum += std::exp(rows.lse[i] - dense.lse[i]);
+    return sum / double(rows.lse.size());
+  };
+  std::map<std::string, double> recalls;
+  for (const auto& name : control_names()) {
+    const Plan control = control_plan(name, plan, 0, mass, 1);
+    check_plan(control);
+    recalls[name] = recall(control);
+    if (name == "oracle_head") {
+      EXPECT_LE(measure_density(control).mean_pairs, measure_density(plan).mean_pairs + 1e-12);
+      continue;
+    }
+    for (std::int64_t row = 0; row < plan.q_blocks.blocks; ++row) {
+      EXPECT_EQ(control.lists.count(0, row), plan.lists.count(0, row)) << name;
+    }
+  }
+  const double arm = recall(plan);
+  EXPECT_GE(recalls["oracle_row"], arm - 1e-9);
+  EXPECT_GE(recalls["oracle_head"],
+            recalls["oracle_row"] - 5e-3);  // pairs against counts, ragged blocks
+  EXPECT_GT(arm, recalls["random_bare"]);
+  EXPECT_THROW(control_plan("orakle", plan, 0, mass, 1), Error);
+}
+
+}  // namespace
+}  // namespace raingauge

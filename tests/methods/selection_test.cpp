@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "methods/selection.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "data/error.h"
+#include "data/random.h"
+#include "tests/methods/fixtures.h"
+
+namespace raingauge {
+namespace {
+
+using nlohmann::json;
+
+// A square problem of `blocks` blocks of 10 tokens with given scores; tests change its parts.
+struct Problem {
+  ScoreMatrix scores;
+  ForcedBlocks forced;
+  std::vector<std::int64_t> row_tokens, column_tokens;
+  std::vector<std::uint8_t> row_exists, column_exists;
+  std::string selector = "top_k";
+  json params = {{"ties", "lowest_index"}, {"rounding", "exact"}};
+  Budget budget = Budget::inside;
+  double density = 0.3;
+  bool solve = true;
+
+  Problem(std::int64_t blocks, std::uint64_t seed) {
+    scores.rows = scores.columns = blocks;
+    for (std::int64_t i = 0; i < blocks * blocks; ++i) {
+      scores.values.push_back(testing::gaussian(seed, static_cast<std::uint64_t>(i)));
+    }
+    forced = {blocks, blocks,
+              std::vector<std::uint8_t>(static_cast<std::size_t>(blocks * blocks), 0)};
+    row_tokens.assign(static_cast<std::size_t>(blocks), 10);
+    column_tokens = row_tokens;
+    row_exists.assign(static_cast<std::size_t>(blocks), 1);
+    column_exists = row_exists;
+  }
+  std::vector<std::vector<std::int32_t>> run() const {
+    return select_blocks({scores, forced, row_tokens, column_tokens, row_exists, column_exists,
+                          find_selector(selector), params, budget, density, solve, 5});
+  }
+  double pairs(const std::vector<std::vector<std::int32_t>>& kept) const {
+    double sum = 0.0;
+    for (std::size_t i = 0; i < kept.size(); ++i) {
+      for (const auto j : kept[i])
+        sum += double(row_tokens[i]) * double(column_tokens[std::size_t(j)]);
+    }
+    return sum;
+  }
+  double all_pairs() const {
+    return double(std::accumulate(row_tokens.begin(), row_tokens.end(), std::int64_t{0})) *
+           double(std::accumulate(column_tokens.begin(), column_tokens.end(), std::int64_t{0}));
+  }
+};
+
+TEST(Ranking, TiesGoToTheLowestIndexNaNRanksLastAndMinusZeroEqualsZero) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float scores[] = {1.0F, nan, 3.0F, 1.0F, -0.0F, 0.0F, 3.0F, nan};
+  std::vector<std::int32_t> all(8);
+  std::iota(all.begin(), all.end(), 0);
+  EXPECT_EQ(rank_columns(scores, all), (std::vector<std::int32_t>{2, 6, 0, 3, 4, 5, 1, 7}));
+}
+
+TEST(Ranking, AgreesWithAStableSort) {
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    std::vector<float> scores(97);
+    for (std::size_t i = 0; i < scores.size(); ++i) {
+      scores[i] = static_cast<float>(below(mix64(seed * 1000 + i), 12));  // many ties
+    }
+    std::vector<std::int32_t> expected(scores.size());
+    std::iota(expected.begin(), expected.end(), 0);
+    const auto columns = expected;
+    std::stable_sort(expected.begin(), expected.end(), [&](std::int32_t a, std::int32_t b) {
+      return scores[std::size_t(a)] > scores[std::size_t(b)];
+    });
+    EXPECT_EQ(rank_columns(scores.data(), columns), expected);
+  }
+}
+
+TEST(Selection, SolvesForTheDensityWithinHalfABlockPairAndSpendsAlmostEquallyOnRows) {
+  for (const double density : {0.05, 0.123, 0.3, 0.777, 1.0}) {
+    Problem problem(23, 1);
+    problem.density = density;
+    const auto kept = problem.run();
+    EXPECT_LE(std::abs(problem.pairs(kept) - density * problem.all_pairs()), 0.5 * 100 + 1e-9);
+    std::size_t least = 1000, most = 0;
+    for (const auto& row : kept) {
+      least = std::min(least, row.size());
+      most = std::max(most, row.size());
+    }
+    EXPECT_LE(most - least, 1U) << density;
+  }
+}
+
+TEST(Selection, KeepsTheBestBlocks) {
+  Problem problem(16, 2);
+  problem.density = 0.25;
+  const auto kept = problem.run();
+  for (std::size_t i = 0; i < kept.size(); ++i) {
+    const float* row = problem.scores.row(std::int64_t(i));
+    float worst_kept = 1e9F;
+    for (const auto j : kept[i]) worst_kept = std::min(worst_kept, row[j]);
+    for (std::int32_t j = 0; j < 16; ++j) {
+      if (std::binary_search(kept[i].begin(), kept[i].end(), j)) continue;
+      EXPECT_LE(row[j], worst_kept);
+    }
+  }
+}
+
+TEST(Selection, ForcedBlocksCountInsideTheBudgetOrComeOnTop) {
+  Problem problem(20, 3);
+  for (int j = 0; j < 20; ++j) problem.forced.mask[std::size_t(4 * 20 + j)] = 1;  // row 4
+  for (int i = 0; i < 20; ++i) problem.forced.mask[std::size_t(i * 20 + 7)] = 1;  // column 7
+  problem.density = 0.3;
+  const auto inside = problem.run();
+  EXPECT_LE(std::abs(problem.pairs(inside) - 0.3 * problem.all_pairs()), 50.0);
+  EXPECT_EQ(inside[4].size(), 20U);
+  for (const auto& row : inside) EXPECT_TRUE(std::binary_search(row.begin(), row.end(), 7));
+
+  problem.solve = false;
+  problem.budget = Budget::outside;
+  const auto outside = problem.run();
+  for (std::size_t i = 0; i < 20; ++i) {
+    if (i == 4) continue;
+    EXPECT_TRUE(outside[i].size() == 6 || outside[i].size() == 7)
+        << outside[i].size();  // 6 + forced
+  }
+}
+
+TEST(Selection, ForcedBlocksBeyondTheDensityAreInfeasibleAndSayTheLeastDensity) {
+  Problem problem(10, 4);
+  for (int i = 0; i < 10; ++i) {
+    for (int j = 0; j < 4; ++j) problem.forced.mask[std::size_t(i * 10 + j)] = 1;
+  }
+  problem.density = 0.3;
+  try {
+    problem.run();
+    FAIL() << "not refused";
+  } catch (const Infeasible& error) {
+    EXPECT_NEAR(error.least_density(), 0.4, 1e-12);
+    EXPECT_NE(std::string(error.what()).find("0.4000"), std::string::npos) << error.what();
+  }
+}
+
+TEST(Selection, NominalTopKTiesAreOneRuleEach) {
+  Problem problem(8, 5);
+  std::fill(problem.scores.values.begin(), problem.scores.values.end(), 1.0F);
+  problem.solve = false;
+  problem.density = 0.25;
+  EXPECT_EQ(problem.run()[3], (std::vector<std::int32_t>{0, 1}));
+  problem.params["ties"] = "keep_all";
+  EXPECT_EQ(problem.run()[3].size(), 8U);
+}
+
+TEST(Selection, AuthorsRoundingHasTheirQuirk) {
+  // 1 - 0.7 is 0.30000000000000004 in double: 10 columns give 4 blocks as released, 3 exactly.
+  Problem problem(10, 6);
+  problem.solve = false;
+  problem.density = 1.0 - 0.7;
+  EXPECT_EQ(problem.run()[0].size(), 3U);
+  problem.params["rounding"] = "authors";
+  EXPECT_EQ(problem.run()[0].size(), 4U);
+  problem.density = 1.0 - 0.8;
+  EXPECT_EQ(problem.run()[0].size(), 2U);
+}
+
+TEST(Selection, TopPReachesPWithOrWithoutTheCrossingBlock) {
+  Problem problem(4, 7);
+  problem.scores.probabilities = true;
+  for (int i = 0; i < 4; ++i) {
+    const float row[] = {0.5F, 0.25F, 0.125F, 0.125F};
+    std::copy_n(row, 4, problem.scores.values.begin() + i * 4);
+  }
+  problem.selector = "top_p";
+  problem.solve = false;
+  problem.params = {{"p", 0.6}, {"crossing", "in"}};
+  EXPECT_EQ(problem.run()[0], (std::vector<std::int32_t>{0, 1}));
+  problem.params["crossing"] = "out";
+  EXPECT_EQ(problem.run()[0], (std::vector<std::int32_t>{0}));
+  problem.params = {{"p", 1.0}, {"crossing", "in"}};
+  EXPECT_EQ(problem.run()[0].size(), 4U);
+}
+
+TEST(Selection, RaggedBlocksAreCountedInTokens) {
+  Problem problem(11, 8);
+  problem.column_tokens.back() = problem.row_tokens.back() = 1;
+  problem.density = 0.4;
+  EXPECT_LE(std::abs(problem.pairs(problem.run()) - 0.4 * problem.all_pairs()), 50.0 + 1e-9);
+}
+
+TEST(Selection, MissingBlocksAreNeverKeptAndEmptyRowsHaveNoList) {
+  Problem problem(6, 9);
+  problem.column_exists[2] = 0;
+  problem.column_tokens[2] = 0;
+  problem.row_exists[5] = 0;
+  problem.row_tokens[5] = 0;
+  problem.density = 1.0;
+  const auto kept = problem.run();
+  EXPECT_EQ(kept[0], (std::vector<std::int32_t>{0, 1, 3, 4, 5}));
+  EXPECT_TRUE(kept[5].empty());
+}
+
+}  // namespace
+}  // namespace raingauge
