@@ -56,8 +56,8 @@ void limit(__rlimit_resource_t resource, rlim_t value) {
   ::_exit(written == 1 ? 0 : 1);
 }
 
-// 0 when the copy died or was killed without a report. Waiting for a slow disk is no processor time,
-// so the clock's limit is a wide one.
+// 0 when the copy died or was killed without a report. Waiting for a slow disk is no processor
+// time, so the clock's limit is a wide one.
 char read_report(int report, pid_t child, int cpu_seconds) {
   pollfd ready{report, POLLIN, 0};
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60 + 20L * cpu_seconds);

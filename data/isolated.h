@@ -24,7 +24,8 @@ enum class Trial {
 // thrown when it is true.
 Trial try_isolated(const std::function<void()>& work, int cpu_seconds, bool required);
 
-// True inside the copy, which has a single thread: locks of the original's threads mean nothing there.
+// True inside the copy, which has a single thread: locks of the original's threads mean nothing
+// there.
 bool in_isolated_copy();
 
 // Throws Error naming `path` for `crashed` and `timed_out`.

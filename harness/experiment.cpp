@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reads an experiment top to bottom: overrides, then every section, then the names that sections use
-// of each other. Nothing is computed here; whatever is wrong with the text is found here.
+// Reads an experiment top to bottom: overrides, then every section, then the names that sections
+// use of each other. Nothing is computed here; whatever is wrong with the text is found here.
 #include "harness/experiment.h"
 
 #include <algorithm>

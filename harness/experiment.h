@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// An experiment as the YAML says it, resolved and checked: which records, which arms, what to judge.
+// An experiment as the YAML says it, resolved and checked: which records, which arms, what to
+// judge.
 #pragma once
 
 #include <cstdint>
@@ -117,8 +118,8 @@ struct KnownNames {
   std::vector<std::string> kernels;        // `python:FILE` is always allowed
 };
 
-// Reads and checks an experiment. `overrides` are "--set" texts, "rf2.density=0.3"; they replace the
-// levels of a matrix key of that name too. Throws ConfigError with "FILE:LINE: key: what was got,
+// Reads and checks an experiment. `overrides` are "--set" texts, "rf2.density=0.3"; they replace
+// the levels of a matrix key of that name too. Throws ConfigError with "FILE:LINE: key: what was got,
 // what is allowed".
 Experiment load_experiment(const std::filesystem::path& path,
                            const std::vector<std::string>& overrides, const KnownNames& known);
@@ -127,11 +128,11 @@ Experiment load_experiment(const std::filesystem::path& path,
                            const std::vector<std::string>& overrides = {});
 KnownNames registered_names();
 
-// ARM of the command line: an inline YAML mapping, or "EXPERIMENT.yaml:NAME", NAME an expanded name or
-// the only one that begins with it. Captures of the experiment need not exist.
+// ARM of the command line: an inline YAML mapping, or "EXPERIMENT.yaml:NAME", NAME an expanded name
+// or the only one that begins with it. Captures of the experiment need not exist.
 Arm parse_arm(const std::string& text);
 
-// The arms that `name` means: that name alone, else all whose name or stem begins with it (at a dot).
+// The arms that `name` means: that name alone, else all whose name or stem begins with it at a dot.
 std::vector<const Arm*> match_arms(const std::vector<Arm>& arms, const std::string& name);
 
 }  // namespace raingauge

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Turns the YAML's arms into checked ones: every combination of its matrix, every key of its method.
+// Turns the YAML's arms into checked ones: every combination of the matrix, every key of a method.
 #include "harness/experiment_arms.h"
 
 #include <algorithm>

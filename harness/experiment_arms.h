@@ -38,7 +38,7 @@ ArmSet read_arms(const YamlDocument& document, Match match, const std::string& b
 // The arm of a document that is nothing but an arm: {method: …, key: value}.
 Arm read_inline_arm(const YamlDocument& document);
 
-// Fails unless `path` holds {base.key: [levels]}; labels are assigned. `zipped`: repeats are allowed.
+// Fails unless `path` holds {base.key: [levels]}. `zipped`: repeated levels are allowed.
 std::vector<Factor> read_factors(const YamlDocument& document, const std::string& path,
                                  const std::vector<std::string>& bases, bool zipped);
 

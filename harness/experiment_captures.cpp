@@ -30,7 +30,7 @@ CaptureSource demo_source(const YamlDocument& document, const std::string& path)
   return source;
 }
 
-// A file of that very name comes first: its path may hold glob characters. Sorted; symbolic links and unreadable folders are glob(3)'s affair.
+// A file of that very name comes first: its path may hold glob characters. Sorted.
 std::vector<std::filesystem::path> expand_glob(const std::filesystem::path& pattern) {
   if (std::filesystem::is_regular_file(pattern)) return {pattern};
   glob_t found{};

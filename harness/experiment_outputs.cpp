@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// `latency`, `generate` and `report`: sections that name arms, kernels and matrix keys of the others.
+// `latency`, `generate` and `report`: sections that name arms, kernels and matrix keys.
 #include <algorithm>
 #include <limits>
 
@@ -204,7 +204,8 @@ GeneratePlan read_generate(const YamlDocument& document, const ArmSet& set,
 ReportPlan read_report(const YamlDocument& document, const ArmSet& set) {
   ReportPlan plan;
   const Section section(document, "/report", {"formats", "baseline", "ablate", "contrasts"});
-  plan.formats = section.names("formats", plan.formats, {"html", "md", "csv", "tex", "json"}, "format");
+  plan.formats = section.names("formats", plan.formats, {"html", "md", "csv", "tex", "json"},
+                               "format");
   plan.baseline = read_baseline(section, set);
   plan.ablate = section.names("ablate", {}, factor_keys(set), "matrix key");
   plan.contrasts = read_contrasts(section, set);

@@ -69,15 +69,18 @@ json kernel_row(const std::string& cell, const RecordView& record, const TimedAr
 
 }  // namespace
 
+// An experiment may name the kernels of several devices; those of this run's device take part.
 KernelStage::KernelStage(const RunContext& context) : context_(context) {
   for (const auto& name : context.experiment.latency.kernels) {
-    kernels_.push_back(find_kernel(name).make({.threads = context.threads, .isa = {}}));
+    const auto& entry = find_kernel(name);
+    if (!entry.spec.runs_on(context.device.kind)) continue;
+    kernels_.push_back(entry.make({.threads = context.threads, .isa = {}}));
   }
 }
 
 bool KernelStage::wants(const std::string& content) const {
   const auto& latency = context_.experiment.latency;
-  if (!latency.enabled) return false;
+  if (!latency.enabled || kernels_.empty()) return false;
   return latency.records < 0 || static_cast<int>(timed_.size()) < latency.records ||
          std::find(timed_.begin(), timed_.end(), content) != timed_.end();
 }

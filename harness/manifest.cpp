@@ -21,7 +21,7 @@
 #include "harness/results.h"
 
 #if __has_include("raingauge_build_info.h")
-#include "raingauge_build_info.h"  // made by CMake: RAINGAUGE_GIT_COMMIT, _VERSION, _BUILD_LIBRARIES
+#include "raingauge_build_info.h"  // made by CMake: RAINGAUGE_GIT_COMMIT, _BUILD_LIBRARIES
 #endif
 #ifndef RAINGAUGE_GIT_COMMIT
 #define RAINGAUGE_GIT_COMMIT "unknown"

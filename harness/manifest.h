@@ -25,8 +25,8 @@ struct ManifestInput {
 
 nlohmann::json make_manifest(const ManifestInput& input);
 
-// Writes manifest.json. When the folder has one (a resumed run), its `runs` are kept and this run is
-// added: {started, command, git_commit, cpu, device, load}.
+// Writes manifest.json. When the folder has one (a resumed run), its `runs` are kept and this run
+// is added: {started, command, git_commit, cpu, device, load}.
 void write_manifest(const std::filesystem::path& folder, const nlohmann::json& manifest);
 
 // {cpu, cpu_flags[], system, architecture, logical, usable, mhz, governor, load[3], memory_bytes};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How far is the run, and how long will it take? One line that updates itself on a terminal, a plain
-// line every few seconds elsewhere, nothing when quiet.
+// How far is the run, and how long will it take? One line that updates itself on a terminal, a
+// plain line every few seconds elsewhere, nothing when quiet.
 #pragma once
 
 #include <cstddef>

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <fstream>
 
-#include "data/error.h"
 #include "harness/results.h"
 #include "harness/rows.h"
 #include "harness/summary.h"
@@ -21,9 +20,16 @@ constexpr const char* kDivergence =
     "quality; "
     "against `truth` they measure quality.";
 
-std::string value_of(const std::map<std::string, Mean>& metrics, const std::string& name) {
+// The mean, and its n where it covers fewer rows than the arm has: such a mean is not comparable
+// with those of all rows.
+std::string value_of(const std::map<std::string, Mean>& metrics, const std::string& name,
+                     int rows) {
   const auto found = metrics.find(name);
-  return found == metrics.end() ? "" : format_number(found->second.value(), 4);
+  if (found == metrics.end()) return "";
+  std::string text = format_number(found->second.value(), 4);
+  if (found->second.n > 0 && found->second.n < rows)
+    text += " (n=" + std::to_string(found->second.n) + ")";
+  return text;
 }
 
 std::string outcomes_text(const std::map<std::string, int>& outcomes) {
@@ -73,10 +79,10 @@ Table fidelity_table(const Summary& summary) {
   for (const auto& arm : summary.fidelity) {
     std::vector<std::string> cells = {arm.arm, format_number(arm.density_pairs.value(), 4)};
     for (const auto& name : metrics) {
-      cells.push_back(value_of(arm.metrics, name));
+      cells.push_back(value_of(arm.metrics, name, arm.density_pairs.n));
       if (name != "recall") continue;
       for (const auto& control : controls)
-        cells.push_back(value_of(arm.metrics, "recall:" + control));
+        cells.push_back(value_of(arm.metrics, "recall:" + control, arm.density_pairs.n));
     }
     cells.push_back(outcomes_text(arm.outcomes));
     cells.push_back(arm.same_plans_as.empty() ? arm.reason : "same plans as " + arm.same_plans_as);
@@ -133,7 +139,7 @@ Table frame_table(const Summary& summary) {
                            ? ""
                            : outcomes_text(entry.outcomes) + ": " + entry.reason;
     for (const auto& name : metrics) {
-      cells.push_back(value_of(entry.metrics, name));
+      cells.push_back(value_of(entry.metrics, name, entry.clips));
       const auto infinite = entry.infinite.find(name);
       if (infinite != entry.infinite.end() && infinite->second > 0) {
         note += (note.empty() ? "" : "; ") + std::to_string(infinite->second) +
@@ -162,7 +168,8 @@ std::string dense_note(const Summary& summary) {
 
 std::string scope_note(const Summary& summary) {
   std::string text = std::to_string(summary.generations) + " generation" +
-                     (summary.generations == 1 ? "" : "s") + "; means over records and heads.";
+                     (summary.generations == 1 ? "" : "s") +
+                     "; means over records and heads (n where fewer).";
   if (summary.generations > 0 && summary.generations < 8) {
     text += " Fewer than 8 generations: descriptive, no intervals over generations.";
   }
@@ -338,11 +345,8 @@ std::vector<std::filesystem::path> write_reports(const Summary& summary,
     } else if (format == "json") {
       path = run / "summary.json";
       text = render_json(summary).dump(1) + "\n";
-    } else if (format == "console") {
-      continue;  // printed by the command
     } else {
-      throw Unsupported("report: format '" + format +
-                        "' is not written by this version; md, csv and json are");
+      continue;  // console is printed by the command, which also names what is not written
     }
     write_text_file(path, text);
     written.push_back(path);

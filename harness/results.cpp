@@ -88,8 +88,8 @@ std::size_t rows_of_cell(const json& row, const std::string& where) {
   return count->get<std::size_t>();
 }
 
-// Reads whole lines, then drops the last cell when rows of it are missing: only a kill in the middle
-// of the last write can cut a cell, so an incomplete one anywhere else is damage.
+// Reads whole lines, then drops the last cell when rows of it are missing: only a kill in the
+// middle of the last write can cut a cell, so an incomplete one anywhere else is damage.
 Contents read_stream(const fs::path& path) {
   const std::string text = read_text(path);
   Contents contents;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The folder of a run: append-only streams of rows, one JSON object a line, and which cells are done.
+// The folder of a run: append-only streams of rows, one JSON object a line, and which cells are
+// done.
 // A kill at any moment loses at most the cell in flight; two runs never write one folder.
 #pragma once
 
@@ -24,8 +25,8 @@ std::string cell_hash(const nlohmann::json& value);
 
 class RunFolder {
  public:
-  // Creates the folder, or opens one of the same experiment and cuts off what a kill left unfinished.
-  // Throws Error when the folder belongs to another experiment or to no run at all, when another
+  // Creates the folder, or opens one of the same experiment and cuts off what a kill left
+  // unfinished. Throws Error when the folder belongs to another experiment or to no run at all, when another
   // process writes it, or when a row is damaged. `fresh` first deletes the rows that are there.
   RunFolder(const std::filesystem::path& path, const std::string& experiment_hash,
             bool fresh = false);

@@ -38,14 +38,14 @@ class Table {
 // One CSV line without its end.
 std::string csv_line(const std::vector<std::string>& cells);
 
-// Columns that UTF-8 text takes on a terminal: combining marks 0, CJK and emoji 2, a byte that is no
-// UTF-8 1.
+// Columns that UTF-8 text takes on a terminal: combining marks 0, CJK and emoji 2, a byte that is
+// no UTF-8 1.
 std::size_t display_width(std::string_view text);
 // The text, or as much of it as fits with "…" at the end.
 std::string clip_to_width(const std::string& text, std::size_t columns);
 
-// At least `digits` significant digits, trailing zeros kept: "0.873", "12.0", "1234"; exponents below 1e-4 and
-// from 1e7 on: "1.20e-05". NaN is "n/a", infinity "inf".
+// At least `digits` significant digits, trailing zeros kept: "0.873", "12.0", "1234"; exponents
+// below 1e-4 and from 1e7 on: "1.20e-05". NaN is "n/a", infinity "inf".
 std::string format_number(double value, int digits = 3);
 // The same for JSON: null is "n/a".
 std::string format_number(const nlohmann::json& value, int digits = 3);

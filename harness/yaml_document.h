@@ -65,8 +65,8 @@ class YamlDocument {
 // "arms.rf2.density" of "/arms/rf2/density"; "" of the root.
 std::string dotted_path(const std::string& path);
 
-// "0..39" (both ends included) as numbers; nothing when `text` is no range. Throws Error for a range
-// that falls or has more than 100,000 numbers.
+// "0..39" (both ends included) as numbers; nothing when `text` is no range. Throws Error for a
+// range that falls or has more than 100,000 numbers.
 std::optional<std::vector<int>> parse_range(std::string_view text);
 
 // A plain scalar of the YAML 1.2 core schema. Throws Error for NaN and infinity.

@@ -247,7 +247,7 @@ class DocumentWriter {
     return list;
   }
 
-  // The entries of a mapping with `<<` replaced by what it names; keys of its own come first and win.
+  // The entries of a mapping with `<<` replaced by what it names; its own keys come first and win.
   std::vector<Entry> merged(const Node& node, int depth) {
     if (depth > kMaxDepth) fail_at(document_.label_, node.line, "merge keys nest too deep");
     std::vector<Entry> entries;

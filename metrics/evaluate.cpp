@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <optional>
 #include <string>
 
 #include "data/error.h"
@@ -42,59 +44,125 @@ void check_evidence(const RowEvidence& e) {
   require_finite("mass_text_sparse", e.mass_text_sparse, e.rows, 1);
 }
 
-// Row numbers [resamples, rows].
-std::vector<std::uint32_t> draw_resamples(const Bootstrap& bootstrap, std::int64_t rows) {
-  const auto n = static_cast<std::uint64_t>(rows);
-  const std::uint64_t stream = hash_seed({bootstrap.seed, n});
-  std::vector<std::uint32_t> drawn(static_cast<std::size_t>(bootstrap.resamples) * n);
-  for (std::size_t i = 0; i < drawn.size(); ++i) {
-    drawn[i] = static_cast<std::uint32_t>(below(mix64(stream ^ mix64(i)), n));
+// How often each resample draws each row.
+class Resamples {
+ public:
+  Resamples(const Bootstrap& bootstrap, std::size_t rows)
+      : count_(static_cast<std::size_t>(bootstrap.resamples)), times_(rows * count_, 0.0F) {
+    const std::uint64_t stream = hash_seed({bootstrap.seed, rows});
+    for (std::size_t draw = 0; draw < times_.size(); ++draw) {
+      const std::uint64_t row = below(mix64(stream ^ mix64(draw)), rows);
+      times_[row * count_ + draw % count_] += 1.0F;  // exact: at most `rows` < 2^24
+    }
   }
-  return drawn;
-}
+  std::size_t count() const { return count_; }
+  const float* of_row(std::size_t row) const { return &times_[row * count_]; }
 
-// The contributions of all rows, reduced over any choice of them.
+ private:
+  std::size_t count_;
+  std::vector<float> times_;  // [rows, resamples]: all resamples advance together over the rows
+};
+
+// The contributions of all rows, reduced over the rows themselves and over resamples of them.
 class Contributions {
  public:
   Contributions(const MetricEntry& metric, const RowEvidence& evidence)
       : metric_(metric),
         rows_(static_cast<std::size_t>(evidence.rows)),
-        terms_(rows_ * metric.terms),
-        sums_(metric.terms),
-        values_(rows_) {
-    for (std::int64_t row = 0; row < evidence.rows; ++row) {
-      metric.contribute(evidence, row, &terms_[static_cast<std::size_t>(row) * metric.terms]);
+        terms_(rows_ * metric.terms) {
+    for (std::size_t row = 0; row < rows_; ++row) {
+      metric.contribute(evidence, static_cast<std::int64_t>(row), &terms_[row * metric.terms]);
     }
+    if (metric.of_sums != nullptr) return;
+    descending_.resize(rows_);
+    std::iota(descending_.begin(), descending_.end(), std::size_t{0});
+    std::stable_sort(descending_.begin(), descending_.end(),
+                     [this](std::size_t a, std::size_t b) { return terms_[a] > terms_[b]; });
   }
 
-  double of_all() {
-    return reduce([](std::size_t i) { return i; });
+  double of_all() const {
+    if (metric_.of_sums == nullptr) {
+      return quantile([](std::size_t) { return std::size_t{1}; });
+    }
+    std::vector<double> sums(metric_.terms);
+    for (std::size_t i = 0; i < terms_.size(); ++i) sums[i % metric_.terms] += terms_[i];
+    return metric_.of_sums(sums, static_cast<double>(rows_));
   }
-  double of_drawn(const std::uint32_t* rows) {
-    return reduce([rows](std::size_t i) { return std::size_t{rows[i]}; });
+
+  std::vector<double> of_resamples(const Resamples& resamples) const {
+    std::vector<double> values(resamples.count());
+    if (metric_.of_sums == nullptr) {
+      for (std::size_t r = 0; r < values.size(); ++r) {
+        values[r] = quantile(
+            [&](std::size_t row) { return static_cast<std::size_t>(resamples.of_row(row)[r]); });
+      }
+      return values;
+    }
+    const std::vector<double> sums = resampled_sums(resamples);
+    std::vector<double> of_one(metric_.terms);
+    for (std::size_t r = 0; r < values.size(); ++r) {
+      for (std::size_t term = 0; term < metric_.terms; ++term) {
+        of_one[term] = sums[term * values.size() + r];
+      }
+      values[r] = metric_.of_sums(of_one, static_cast<double>(rows_));
+    }
+    return values;
   }
 
  private:
-  template <typename Pick>
-  double reduce(Pick pick) {
-    if (metric_.of_rows != nullptr) {
-      for (std::size_t i = 0; i < rows_; ++i) values_[i] = terms_[pick(i)];
-      return metric_.of_rows(values_);
+  // [terms, resamples]
+  std::vector<double> resampled_sums(const Resamples& resamples) const {
+    const std::size_t count = resamples.count();
+    std::vector<double> sums(metric_.terms * count);
+    for (std::size_t row = 0; row < rows_; ++row) {
+      const float* times = resamples.of_row(row);
+      for (std::size_t term = 0; term < metric_.terms; ++term) {
+        const double value = terms_[row * metric_.terms + term];
+        double* sum = &sums[term * count];
+        for (std::size_t r = 0; r < count; ++r) sum[r] += value * static_cast<double>(times[r]);
+      }
     }
-    std::fill(sums_.begin(), sums_.end(), 0.0);
-    for (std::size_t i = 0; i < rows_; ++i) {
-      const double* row = &terms_[pick(i) * metric_.terms];
-      for (std::size_t term = 0; term < metric_.terms; ++term) sums_[term] += row[term];
+    return sums;
+  }
+
+  // Linear between order statistics at quantile * (n - 1), when each row counts times(row) times.
+  template <typename Times>
+  double quantile(Times times) const {
+    const double place = metric_.quantile * static_cast<double>(rows_ - 1);
+    const auto whole = static_cast<std::size_t>(place);
+    const double share = place - static_cast<double>(whole);
+    const double low = largest(rows_ - 1 - whole, times);
+    if (!(share > 0.0)) return low;
+    return low + share * (largest(rows_ - 2 - whole, times) - low);
+  }
+
+  // The value at `place` in descending order, 0 the largest. The times add up to the rows.
+  template <typename Times>
+  double largest(std::size_t place, Times times) const {
+    std::size_t passed = 0;
+    for (const std::size_t row : descending_) {
+      passed += times(row);
+      if (passed > place) return terms_[row];
     }
-    return metric_.of_sums(sums_, static_cast<double>(rows_));
+    return std::numeric_limits<double>::quiet_NaN();
   }
 
   const MetricEntry& metric_;
   std::size_t rows_;
-  std::vector<double> terms_;  // [rows, terms]
-  std::vector<double> sums_;
-  std::vector<double> values_;
+  std::vector<double> terms_;            // [rows, terms]
+  std::vector<std::size_t> descending_;  // rows by value, for quantiles
 };
+
+// Linear between order statistics.
+double quantile_of(std::vector<double>& values, double q) {
+  const double place = q * static_cast<double>(values.size() - 1);
+  const auto whole = static_cast<std::ptrdiff_t>(place);
+  std::nth_element(values.begin(), values.begin() + whole, values.end());
+  const double low = values[static_cast<std::size_t>(whole)];
+  const double share = place - static_cast<double>(whole);
+  if (!(share > 0.0)) return low;
+  return low + share * (*std::min_element(values.begin() + whole + 1, values.end()) - low);
+}
 
 std::string why_not(const MetricEntry& metric, const RowEvidence& evidence) {
   if (evidence.rows < 1 || evidence.head_dim < 1) return "no rows were judged";
@@ -104,33 +172,19 @@ std::string why_not(const MetricEntry& metric, const RowEvidence& evidence) {
   return std::string(metric.missing(evidence));
 }
 
-// A resample on which the metric is undefined leaves no interval: the rest would be a biased
-// choice.
-void add_interval(Contributions& contributions, const Bootstrap& bootstrap,
-                  const std::vector<std::uint32_t>& drawn, MetricValue& result) {
-  const std::size_t count = static_cast<std::size_t>(bootstrap.resamples);
-  const std::size_t rows = drawn.size() / count;
-  std::vector<double> values(count);
-  for (std::size_t i = 0; i < count; ++i) {
-    values[i] = contributions.of_drawn(&drawn[i * rows]);
-    if (!std::isfinite(values[i])) return;
+// A resample on which the metric is undefined leaves no interval: the rest would be a biased choice.
+void add_interval(const Contributions& contributions, const Bootstrap& bootstrap,
+                  const Resamples& resamples, MetricValue& result) {
+  std::vector<double> values = contributions.of_resamples(resamples);
+  for (const double value : values) {
+    if (!std::isfinite(value)) return;
   }
   const double tail = (1.0 - bootstrap.level) / 2.0;
-  result.lo = quantile(values, tail);
-  result.hi = quantile(values, 1.0 - tail);
+  result.lo = quantile_of(values, tail);
+  result.hi = quantile_of(values, 1.0 - tail);
 }
 
 }  // namespace
-
-double quantile(std::span<double> values, double q) {
-  const double place = q * static_cast<double>(values.size() - 1);
-  const auto below = static_cast<std::ptrdiff_t>(place);
-  std::nth_element(values.begin(), values.begin() + below, values.end());
-  const double low = values[static_cast<std::size_t>(below)];
-  const double share = place - static_cast<double>(below);
-  if (!(share > 0.0)) return low;
-  return low + share * (*std::min_element(values.begin() + below + 1, values.end()) - low);
-}
 
 std::vector<MetricValue> evaluate_metrics(std::span<const MetricEntry* const> metrics,
                                           const RowEvidence& evidence, const Bootstrap& bootstrap) {
@@ -138,13 +192,13 @@ std::vector<MetricValue> evaluate_metrics(std::span<const MetricEntry* const> me
     throw Error("bootstrap: needs at least one resample and a level inside (0, 1)");
   }
   check_evidence(evidence);
-  std::vector<std::uint32_t> drawn;
+  std::optional<Resamples> resamples;
   std::vector<MetricValue> results(metrics.size());
   for (std::size_t i = 0; i < metrics.size(); ++i) {
     const MetricEntry& metric = *metrics[i];
     results[i].reason = why_not(metric, evidence);
     if (!results[i].reason.empty()) continue;
-    Contributions contributions(metric, evidence);
+    const Contributions contributions(metric, evidence);
     const double value = contributions.of_all();
     if (!std::isfinite(value)) {
       results[i].reason =
@@ -153,8 +207,8 @@ std::vector<MetricValue> evaluate_metrics(std::span<const MetricEntry* const> me
     }
     results[i].value = value;
     if (!evidence.sampled || !metric.spec.bootstrap) continue;
-    if (drawn.empty()) drawn = draw_resamples(bootstrap, evidence.rows);
-    add_interval(contributions, bootstrap, drawn, results[i]);
+    if (!resamples) resamples.emplace(bootstrap, static_cast<std::size_t>(evidence.rows));
+    add_interval(contributions, bootstrap, *resamples, results[i]);
   }
   return results;
 }

@@ -29,8 +29,4 @@ std::vector<MetricValue> evaluate_metrics(std::span<const MetricEntry* const> me
 MetricValue evaluate_metric(const MetricEntry& metric, const RowEvidence& evidence,
                             const Bootstrap& bootstrap = {});
 
-// The quantile `q` in [0, 1] with linear interpolation between order statistics at (n - 1) q.
-// `values` is not empty; it is reordered.
-double quantile(std::span<double> values, double q);
-
 }  // namespace raingauge

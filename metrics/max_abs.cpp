@@ -7,25 +7,24 @@
 namespace raingauge {
 
 MetricEntry max_abs_metric() {
-  return {
-      .spec = {.name = "max_abs",
-               .unit = "units of V",
-               .help = "largest absolute error of an output element",
-               .formula = "max_id |sparse - dense|",
-               .better = Better::lower,
-               .needs_all_rows = true},
-      .terms = 1,
-      .missing = nothing_missing,
-      .contribute =
-          [](const RowEvidence& evidence, std::int64_t row, double* terms) {
-            terms[0] = 0.0;
-            for (std::int64_t d = row * evidence.head_dim; d < (row + 1) * evidence.head_dim; ++d) {
-              const double dense = evidence.o_dense[d];
-              terms[0] = std::max(terms[0], std::abs(evidence.o_sparse[d] - dense));
-            }
-          },
-      .of_rows =
-          [](std::span<double> values) { return *std::max_element(values.begin(), values.end()); }};
+  return {.spec = {.name = "max_abs",
+                   .unit = "units of V",
+                   .help = "largest absolute error of an output element",
+                   .formula = "max_id |sparse - dense|",
+                   .better = Better::lower,
+                   .needs_all_rows = true},
+          .terms = 1,
+          .missing = nothing_missing,
+          .contribute =
+              [](const RowEvidence& evidence, std::int64_t row, double* terms) {
+                terms[0] = 0.0;
+                for (std::int64_t d = row * evidence.head_dim; d < (row + 1) * evidence.head_dim;
+                     ++d) {
+                  const double dense = evidence.o_dense[d];
+                  terms[0] = std::max(terms[0], std::abs(evidence.o_sparse[d] - dense));
+                }
+              },
+          .quantile = 1.0};
 }
 
 }  // namespace raingauge

@@ -62,10 +62,10 @@ struct MetricEntry {
   // Why the evidence does not allow the metric; empty when it does.
   std::string_view (*missing)(const RowEvidence& evidence);
   void (*contribute)(const RowEvidence& evidence, std::int64_t row, double* terms);
-  // One of the two. of_sums: from the sum of every term over the rows. of_rows: from the rows'
-  // values (terms = 1), which it may reorder.
+  // One of the two. of_sums: a function of the sums of every term over the rows. quantile: of the
+  // rows' values (terms = 1), in [0, 1], linear between order statistics; 1 is the largest.
   double (*of_sums)(std::span<const double> sums, double rows) = nullptr;
-  double (*of_rows)(std::span<double> values) = nullptr;
+  double quantile = std::numeric_limits<double>::quiet_NaN();
   std::string_view undefined = "";  // what a non-finite result means
 };
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // How bad are the bad rows? A global norm hides a few ruined tokens; this does not.
-#include "metrics/evaluate.h"
 #include "metrics/row_terms.h"
 
 namespace raingauge {
@@ -18,7 +17,7 @@ MetricEntry p99_row_error_metric() {
       .missing = nothing_missing,
       .contribute = [](const RowEvidence& evidence, std::int64_t row,
                        double* terms) { terms[0] = row_relative_error(evidence, row); },
-      .of_rows = [](std::span<double> values) { return quantile(values, 0.99); },
+      .quantile = 0.99,
       .undefined = "the dense output is zero on a judged row"};
 }
 

@@ -5,6 +5,7 @@
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
+#include <cstdlib>
 
 #include <array>
 #include <cmath>
@@ -124,7 +125,12 @@ class Attention {
 
 std::filesystem::path find_weights(const std::string& weights) {
   const bool shipped = weights.empty();
-  const std::filesystem::path path = shipped ? RAINGAUGE_DEMO_WEIGHTS : weights;
+  std::filesystem::path path = shipped ? RAINGAUGE_DEMO_WEIGHTS : weights;
+  // A bundle carries the weights along; its launcher says where it was unpacked.
+  const char* home = std::getenv("RAINGAUGE_HOME");
+  if (shipped && home != nullptr) {
+    path = std::filesystem::path(home) / "data" / "demo" / "drizzle.safetensors";
+  }
   if (std::filesystem::is_regular_file(path)) return path;
   throw Error("demo weights: there is no file " + path.string() +
               (shipped ? "; it ships with the project: check the checkout, or name another file"

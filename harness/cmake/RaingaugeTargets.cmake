@@ -38,6 +38,7 @@ function(raingauge_add_tests name)
   target_link_libraries(${name} PRIVATE ${arg_LIBRARIES} GTest::gtest_main GTest::gmock)
   target_compile_definitions(${name} PRIVATE RAINGAUGE_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
     ${arg_DEFINITIONS})
+  target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)  # quick to build
   if(NOT arg_LABELS)
     set(arg_LABELS fast)
   endif()

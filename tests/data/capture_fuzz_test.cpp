@@ -142,5 +142,25 @@ TEST_F(FuzzTest, ChangedBytesNeverCrash) {
   shake(plan_, try_plan, 3);
 }
 
+// A chunk whose deflate stream is valid but gives 4 of its 432 bytes: the library copies 432.
+TEST_F(FuzzTest, ChunksThatAreTooShortDoNotCrash) {
+  const std::string path = folder_ / "short.h5";
+  write_all(path, captures_[1]);
+  edit_record(path, [](hid_t record) {
+    const hdf5::Handle q(H5Dopen2(record, "q", H5P_DEFAULT));
+    // zlib header, one stored block of 4 zeros, Adler-32.
+    const unsigned char stream[15] = {0x78, 0x01, 0x01, 0x04, 0x00, 0xfb, 0xff, 0,
+                                      0,    0,    0,    0x00, 0x04, 0x00, 0x01};
+    const hsize_t offset[3] = {1, 0, 0};
+    ASSERT_GE(H5Dwrite_chunk(q.get(), H5P_DEFAULT, 0, offset, sizeof stream, stream), 0);
+  });
+  const std::string end = in_child([&] { try_capture(path); });
+  EXPECT_EQ(end, "");
+  // The other heads are as they were.
+  const Capture capture = Capture::open(path);
+  const std::vector<int> others{5, 9};
+  EXPECT_NO_THROW(capture.load(capture.record(42), others));
+}
+
 }  // namespace
 }  // namespace raingauge

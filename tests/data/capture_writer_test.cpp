@@ -236,7 +236,8 @@ TEST_F(CaptureWriterTest, HeadByHeadAndItsOrder) {
   EXPECT_TRUE(same_bits(capture.load(capture.record(42))->view().v, record.bits[2], 2, 2));
 }
 
-// Killed without finish(): whole records can be read, the one in progress is left out with a warning.
+// Killed without finish(): whole records can be read, the one in progress is left out with a
+// warning.
 TEST_F(CaptureWriterTest, InterruptedFilesKeepTheirWholeRecords) {
   const SmallRecord first(small_info(1));
   const SmallRecord second(small_info(2));

@@ -67,8 +67,8 @@ TEST(DtypeTest, RoundTripKeepsEveryFinitePattern) {
   }
 }
 
-// For every pair of neighbours the midpoint goes to the even one, and the next floats on either side
-// of the midpoint go to the nearer one.
+// For every pair of neighbours the midpoint goes to the even one, and the next floats on either
+// side of the midpoint go to the nearer one.
 TEST(DtypeTest, TiesGoToEvenBetweenAllNeighbours) {
   for (const Format& f : kFormats) {
     const std::uint32_t infinity = ((1U << f.exponent_bits) - 1) << f.mantissa_bits;

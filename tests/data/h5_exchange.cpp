@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Our side of the exchange that h5py_test.py drives: writes files for h5py to read, and prints as JSON
-// what our reader makes of files that h5py wrote.
+// Our side of the exchange that h5py_test.py drives: writes files for h5py to read, and prints as
+// JSON what our reader makes of files that h5py wrote.
 //   h5_exchange write-capture PATH f32|f16|bf16 contiguous|gzip
 //   h5_exchange read-capture PATH [allow_nonfinite]
 //   h5_exchange write-plan PATH | read-plan PATH

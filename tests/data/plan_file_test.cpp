@@ -12,8 +12,8 @@ namespace {
 
 using namespace testing_support;
 
-// 2 heads (originals 3, 8), 10 tokens; orders and key blocks differ by head, one key block is empty,
-// the last query block is empty and keeps nothing.
+// 2 heads (originals 3, 8), 10 tokens; orders and key blocks differ by head, one key block is
+// empty, the last query block is empty and keeps nothing.
 PlanFile small_file() {
   PlanFile file;
   Plan& plan = file.plan;

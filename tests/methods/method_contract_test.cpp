@@ -143,7 +143,7 @@ TEST(Controls, KeepCountsAndBoundTheArm) {
   State state;
   MethodOptions options;
   options.match = DensityMatch::measured;
-  const Plan plan = make_method("rainfusion2", {{"density", 0.5}, {"block", 32}}, options)
+  const Plan plan = make_method("rainfusion2", {{"sink", "cols"}, {"text", "cols"}, {"density", 0.5}, {"block", 32}}, options)
                         ->plan(record.view(), state);
   const auto mass = block_mass(record.view(), 0, plan, 1);
   const auto sample = all_rows(plan.tokens);

@@ -17,6 +17,8 @@ namespace raingauge::cpu::RAINGAUGE_LEVEL {
 namespace {
 
 constexpr int kVecs = kUnit / kWidth;  // vectors in a unit
+static_assert(kMaxUnits == 1 || kMaxUnits == 4, "the code for left-over units covers these two");
+constexpr int kRestRows = kMaxRows > 4 ? 4 : kMaxRows / 2;  // 2 * kRestRows > kMaxRows - 1
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 // ---- Arithmetic: how a packed word multiplies. ----
@@ -173,15 +175,19 @@ RAINGAUGE_INLINE void output_tile(const std::uint32_t* p, const std::uint32_t* v
   }
 }
 
-// The last rows, fewer than a register tile holds: `rows` in [0, kRows].
+// The last rows, fewer than 2 * kRows: in groups of kRows, kRows / 2, ... 1.
 template <class A, int kRows, int kUnits>
 RAINGAUGE_INLINE void score_rest(const std::uint32_t* q, int rows, int depth,
                                  const std::uint32_t* k, const std::int32_t* units,
                                  std::size_t unit_words, float* scores) {
-  if (rows == kRows) {
+  if (rows >= kRows) {
     score_tile<A, kRows, kUnits>(q, depth, k, units, unit_words, scores);
-  } else if constexpr (kRows > 1) {
-    score_rest<A, kRows - 1, kUnits>(q, rows, depth, k, units, unit_words, scores);
+    q += kRows * static_cast<std::ptrdiff_t>(depth);
+    scores += kRows * kChunkKeys;
+    rows -= kRows;
+  }
+  if constexpr (kRows > 1) {
+    score_rest<A, kRows / 2, kUnits>(q, rows, depth, k, units, unit_words, scores);
   }
 }
 
@@ -189,10 +195,14 @@ template <class A, int kRows, int kPanels>
 RAINGAUGE_INLINE void output_rest(const std::uint32_t* p, int rows, const std::uint32_t* v,
                                   const std::int32_t* units, int unit_count, std::size_t unit_words,
                                   float* o, int padded_dim) {
-  if (rows == kRows) {
+  if (rows >= kRows) {
     output_tile<A, kRows, kPanels>(p, v, units, unit_count, unit_words, o, padded_dim);
-  } else if constexpr (kRows > 1) {
-    output_rest<A, kRows - 1, kPanels>(p, rows, v, units, unit_count, unit_words, o, padded_dim);
+    p += kRows * kChunkUnits * (A::kPairs ? kUnit / 2 : kUnit);
+    o += kRows * static_cast<std::ptrdiff_t>(padded_dim);
+    rows -= kRows;
+  }
+  if constexpr (kRows > 1) {
+    output_rest<A, kRows / 2, kPanels>(p, rows, v, units, unit_count, unit_words, o, padded_dim);
   }
 }
 
@@ -211,8 +221,8 @@ RAINGAUGE_NOINLINE void score_units(const std::uint32_t* q, int rows, int depth,
   if (i < rows) {
     fetch_part(ahead, parts - 1, parts);
   }
-  score_rest<A, kMaxRows - 1, kUnits>(q + i * static_cast<std::ptrdiff_t>(depth), rows - i, depth,
-                                      k, units, unit_words, scores + i * kChunkKeys);
+  score_rest<A, kRestRows, kUnits>(q + i * static_cast<std::ptrdiff_t>(depth), rows - i, depth, k,
+                                   units, unit_words, scores + i * kChunkKeys);
 }
 
 // scores[i][n * 16 ...], rows kChunkKeys apart: `rows` query rows with up to kChunkUnits units.
@@ -231,21 +241,13 @@ RAINGAUGE_NOINLINE void score_rows(const std::uint32_t* q, int rows, const PackS
                                  : after;
     score_units<A, kMaxUnits>(q, rows, depth, k, units + u, words, scores + u * kUnit, ahead);
   }
-  units += u;
-  scores += u * kUnit;
-  if constexpr (kMaxUnits > 1) {
-    switch (unit_count - u) {
-      case 1:
-        score_units<A, 1>(q, rows, depth, k, units, words, scores, after);
-        break;
-      case 2:
-        score_units<A, 2>(q, rows, depth, k, units, words, scores, after);
-        break;
-      case 3:
-        score_units<A, 3>(q, rows, depth, k, units, words, scores, after);
-        break;
-      default:
-        break;
+  if constexpr (kMaxUnits == 4) {
+    if (unit_count - u >= 2) {
+      score_units<A, 2>(q, rows, depth, k, units + u, words, scores + u * kUnit, after);
+      u += 2;
+    }
+    if (unit_count - u == 1) {
+      score_units<A, 1>(q, rows, depth, k, units + u, words, scores + u * kUnit, after);
     }
   }
 }
@@ -267,9 +269,8 @@ RAINGAUGE_NOINLINE void output_panels(const std::uint32_t* p, int rows, const st
   if (i < rows) {
     fetch_part(ahead, parts - 1, parts);
   }
-  output_rest<A, kMaxRows - 1, kPanels>(p + i * kRowWords, rows - i, v, units, unit_count,
-                                        unit_words, o + i * static_cast<std::ptrdiff_t>(padded_dim),
-                                        padded_dim);
+  output_rest<A, kRestRows, kPanels>(p + i * kRowWords, rows - i, v, units, unit_count, unit_words,
+                                     o + i * static_cast<std::ptrdiff_t>(padded_dim), padded_dim);
 }
 
 // o[i] += probabilities (rows of the chunk's words) times V. `after` is what will be read next.
@@ -291,21 +292,15 @@ RAINGAUGE_NOINLINE void output_rows(const std::uint32_t* p, int rows, const Pack
     output_panels<A, kMaxUnits>(p, rows, v + c * panel_words, units, unit_count, words,
                                 o + c * kUnit, dim, ahead);
   }
-  v += c * panel_words;
-  o += c * kUnit;
-  if constexpr (kMaxUnits > 1) {
-    switch (panels - c) {
-      case 1:
-        output_panels<A, 1>(p, rows, v, units, unit_count, words, o, dim, after);
-        break;
-      case 2:
-        output_panels<A, 2>(p, rows, v, units, unit_count, words, o, dim, after);
-        break;
-      case 3:
-        output_panels<A, 3>(p, rows, v, units, unit_count, words, o, dim, after);
-        break;
-      default:
-        break;
+  if constexpr (kMaxUnits == 4) {
+    if (panels - c >= 2) {
+      output_panels<A, 2>(p, rows, v + c * panel_words, units, unit_count, words, o + c * kUnit,
+                          dim, after);
+      c += 2;
+    }
+    if (panels - c == 1) {
+      output_panels<A, 1>(p, rows, v + c * panel_words, units, unit_count, words, o + c * kUnit,
+                          dim, after);
     }
   }
 }
