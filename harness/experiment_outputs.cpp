@@ -204,8 +204,8 @@ GeneratePlan read_generate(const YamlDocument& document, const ArmSet& set,
 ReportPlan read_report(const YamlDocument& document, const ArmSet& set) {
   ReportPlan plan;
   const Section section(document, "/report", {"formats", "baseline", "ablate", "contrasts"});
-  plan.formats = section.names("formats", plan.formats, {"html", "md", "csv", "tex", "json"},
-                               "format");
+  plan.formats =
+      section.names("formats", plan.formats, {"html", "md", "csv", "tex", "json"}, "format");
   plan.baseline = read_baseline(section, set);
   plan.ablate = section.names("ablate", {}, factor_keys(set), "matrix key");
   plan.contrasts = read_contrasts(section, set);

@@ -162,7 +162,8 @@ std::string Section::choice(const std::string& key, const std::string& fallback,
                             const std::vector<std::string>& allowed) const {
   const json* value = find(key);
   if (value == nullptr) return fallback;
-  if (!value->is_string() || std::find(allowed.begin(), allowed.end(), *value) == allowed.end()) {
+  if (!value->is_string() ||
+      std::find(allowed.begin(), allowed.end(), value->get<std::string>()) == allowed.end()) {
     ParamSpec spec;
     spec.type = ParamType::choice;
     spec.choices = allowed;
@@ -215,7 +216,7 @@ std::vector<std::string> Section::texts(const std::string& key,
     const std::string at = entry(key, texts.size());
     if (!item.is_string() || item == "")
       document_.fail(at, "got " + item.dump() + ", allowed: text");
-    if (std::find(texts.begin(), texts.end(), item) != texts.end()) {
+    if (std::find(texts.begin(), texts.end(), item.get<std::string>()) != texts.end()) {
       document_.fail(at, item.dump() + " stands twice in the list");
     }
     texts.push_back(item.get<std::string>());

@@ -6,7 +6,6 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include <spdlog/version.h>
 #include <CLI/Version.hpp>
 #include <array>
 #include <cstdint>
@@ -61,7 +60,6 @@ json library_versions() {
   json versions = {
       {"nlohmann-json", version_text(NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR,
                                      NLOHMANN_JSON_VERSION_PATCH)},
-      {"spdlog", version_text(SPDLOG_VER_MAJOR, SPDLOG_VER_MINOR, SPDLOG_VER_PATCH)},
       {"CLI11", CLI11_VERSION}};
   std::istringstream entries(RAINGAUGE_BUILD_LIBRARIES);
   for (std::string entry; std::getline(entries, entry, ';');) {

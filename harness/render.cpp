@@ -186,7 +186,11 @@ std::string conformance_note(const Summary& summary) {
 
 std::string machine_text(const json& manifest) {
   const auto machine = manifest.value("machine", json::object());
-  return machine.value("cpu", std::string("unknown CPU"));
+  std::string text = machine.value("cpu", std::string("unknown CPU"));
+  const auto gpu = manifest.find("gpu");
+  if (gpu != manifest.end() && gpu->is_object())
+    text += ", " + gpu->value("name", std::string("GPU"));
+  return text;
 }
 
 // All sections in one place; `render` turns a table into text.

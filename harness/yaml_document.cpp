@@ -84,7 +84,7 @@ std::string YamlDocument::where(const std::string& path) const {
   for (std::string at = path;; at = parent_of(at)) {
     const auto origin = origins_.find(at);
     if (origin != origins_.end()) return label_ + " (" + origin->second + ")";
-    if (at.empty() || lines_.count(at) != 0) break;
+    if (at.empty()) break;
   }
   return label_ + ":" + std::to_string(line(path));
 }

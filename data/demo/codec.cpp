@@ -33,8 +33,8 @@ at::Tensor patch_matrix(const at::Tensor& colour) {
   constexpr std::array<int, 3> kKept{kLumaChannels, kChromaChannels, kChromaChannels};
   std::vector<at::Tensor> columns;
   for (std::size_t c = 0; c < 3; ++c) {
-    const at::Tensor waves = basis.narrow(1, 0, kKept[c]);                   // [64, kept]
-    const at::Tensor weights = colour.select(0, static_cast<int64_t>(c));    // [3]
+    const at::Tensor waves = basis.narrow(1, 0, kKept[c]);                 // [64, kept]
+    const at::Tensor weights = colour.select(0, static_cast<int64_t>(c));  // [3]
     columns.push_back((waves.unsqueeze(1) * weights.view({1, 3, 1})).flatten(0, 1));
   }
   return at::cat(columns, 1);

@@ -71,8 +71,9 @@ class Demo {
   // part of its output unwritten); what a hook throws passes through.
   Frames generate(const ClipRequest& request, const ClipOptions& options = {}) const;
 
-  Frames truth(const ClipRequest& request) const;        // the clip as rendered
-  Frames codec_truth(const ClipRequest& request) const;  // and through the codec: a sample's ceiling
+  Frames truth(const ClipRequest& request) const;  // the clip as rendered
+  Frames codec_truth(
+      const ClipRequest& request) const;  // and through the codec: a sample's ceiling
 
   int layers() const;
   int heads() const;
@@ -82,7 +83,7 @@ class Demo {
   std::vector<double> timesteps(const ClipRequest& request) const;  // steps + 1 sigmas, 1 … 0
   Segments segments(const ClipRequest& request) const;              // the video, then the text
   std::string weights_path() const;
-  std::string weights_sha256() const;  // of the file
+  std::string weights_sha256() const;                         // of the file
   std::string prompt_text(const ClipRequest& request) const;  // JSON: mode, camera, objects
 
  private:

@@ -195,8 +195,8 @@ json attention(const Setup& setup) {
     }
   }
   const int64_t tokens = setup.video_tokens() + kTextTokens;
-  const HeadStatistics gaussian = gaussian_statistics(
-      tokens, setup.frame_tokens(), setup.video_tokens(), setup.model.device());
+  const HeadStatistics gaussian =
+      gaussian_statistics(tokens, setup.frame_tokens(), setup.video_tokens(), setup.model.device());
   return {{"uniform_frame0_mass",
            rounded(static_cast<double>(setup.frame_tokens()) / static_cast<double>(tokens))},
           {"gaussian_top20_block_mass", rounded(gaussian.top_block_mass)},

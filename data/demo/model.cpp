@@ -59,8 +59,7 @@ at::Tensor Model::linear(const std::string& name, const at::Tensor& x) const {
 
 at::Tensor Model::embed_text(const at::Tensor& prompt) const {  // -> [B, 8, D]
   const at::Tensor tokens = linear("text.down", at::silu(linear("text.up", prompt)));
-  const at::Tensor registers =
-      parameter("registers").unsqueeze(0).expand({prompt.size(0), -1, -1});
+  const at::Tensor registers = parameter("registers").unsqueeze(0).expand({prompt.size(0), -1, -1});
   return at::cat({tokens, registers}, 1);
 }
 

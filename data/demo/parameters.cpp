@@ -22,10 +22,14 @@ void add_linear(std::vector<ParameterSpec>& specs, const std::string& name, int6
 double draw(const ParameterSpec& spec, std::size_t index, RandomStream& random) {
   const auto width = static_cast<double>(spec.shape.back());
   switch (spec.init) {
-    case Init::zero: return 0.0;
-    case Init::gain: return 1.0;
-    case Init::small: return 0.02 * random.gaussian();
-    case Init::fan_in: return random.gaussian() / std::sqrt(3.0 * width);
+    case Init::zero:
+      return 0.0;
+    case Init::gain:
+      return 1.0;
+    case Init::small:
+      return 0.02 * random.gaussian();
+    case Init::fan_in:
+      return random.gaussian() / std::sqrt(3.0 * width);
     case Init::modulation_table: {
       // Rows are shift, scale, gate, shift, scale, gate: a scale starts near 1.
       const std::size_t row = index / static_cast<std::size_t>(width);

@@ -64,16 +64,16 @@ Positions make_positions(const View& view, at::Device device) {
   const at::Tensor column = at::arange(view.grid_w, options);
   const double aspect = static_cast<double>(view.grid_h) / view.grid_w;
   return {.rotation = rotation_of({frame, row, column}, view),
-          .features = features_of({frame / (kTimelineFrames - 1.0),
-                                   ((row * 2 + 1) / view.grid_h - 1) * aspect,
-                                   (column * 2 + 1) / view.grid_w - 1},
-                                  view)};
+          .features = features_of(
+              {frame / (kTimelineFrames - 1.0), ((row * 2 + 1) / view.grid_h - 1) * aspect,
+               (column * 2 + 1) / view.grid_w - 1},
+              view)};
 }
 
 at::Tensor normalise_and_rotate(const at::Tensor& x, const at::Tensor& rotation) {
   const at::Tensor unit = at::rms_norm(x.to(at::kFloat), {kHeadDim}, {}, kNormEpsilon);
-  const at::Tensor pairs = at::view_as_complex(
-      unit.reshape({x.size(0), x.size(1), x.size(2), kHeadDim / 2, 2}));
+  const at::Tensor pairs =
+      at::view_as_complex(unit.reshape({x.size(0), x.size(1), x.size(2), kHeadDim / 2, 2}));
   return at::view_as_real(pairs * rotation).flatten(-2);
 }
 

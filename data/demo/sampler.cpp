@@ -65,17 +65,16 @@ at::Tensor sample(const Model& model, const SampleRequest& request, const Positi
   const std::vector<double> times = schedule(options);
   const int64_t batch = request.noise.size(0);
   const auto per_item = request.noise.options();
-  ModelInput input{.latents = request.noise.clone(),
-                   .time = {},
-                   .prompt = request.prompt,
-                   .clean_first = at::full({batch}, request.first_frame.defined() ? 1.0 : 0.0,
-                                           per_item)};
+  ModelInput input{
+      .latents = request.noise.clone(),
+      .time = {},
+      .prompt = request.prompt,
+      .clean_first = at::full({batch}, request.first_frame.defined() ? 1.0 : 0.0, per_item)};
   keep_first_frame(input.latents, request.first_frame);
   for (int step = 0; step < options.steps; ++step) {
     const auto index = static_cast<std::size_t>(step);
     input.time = at::full({batch}, times[index], per_item);
-    const at::Tensor velocity =
-        guided_velocity(model, input, positions, options, step, attention);
+    const at::Tensor velocity = guided_velocity(model, input, positions, options, step, attention);
     input.latents.add_(velocity, times[index + 1] - times[index]);
     keep_first_frame(input.latents, request.first_frame);
     if (progress) progress(step + 1, options.steps);

@@ -34,8 +34,8 @@ enum class Shape { disc, box, ring };
 struct SceneObject {
   bool present = false;
   Shape shape = Shape::disc;
-  bool bounces = false;             // off the picture's edges
-  double x = 0, y = 0;              // centre at time 0; y in half heights
+  bool bounces = false;  // off the picture's edges
+  double x = 0, y = 0;   // centre at time 0; y in half heights
   double velocity_x = 0, velocity_y = 0;
   double radius = 0;
   Texture texture;
@@ -44,7 +44,7 @@ struct SceneObject {
 struct Scene {
   double pan_x = 0, pan_y = 0, zoom = 0, roll = 0;  // at time 1; the scale is exp(zoom * time)
   Texture world;
-  std::array<SceneObject, kMaxObjects> objects;     // later ones cover earlier ones
+  std::array<SceneObject, kMaxObjects> objects;  // later ones cover earlier ones
 };
 
 Scene draw_scene(std::uint64_t seed);

@@ -25,8 +25,8 @@ at::Tensor mass_by_block(const at::Tensor& probability) {
 
 // The summed top share over the query blocks among these rows (the last may be ragged).
 double top_mass(const at::Tensor& by_block) {
-  const int64_t keep = std::max<int64_t>(
-      1, std::lround(kStatisticsTop * static_cast<double>(by_block.size(1))));
+  const int64_t keep =
+      std::max<int64_t>(1, std::lround(kStatisticsTop * static_cast<double>(by_block.size(1))));
   double sum = 0;
   for (int64_t row = 0; row < by_block.size(0); row += kStatisticsBlock) {
     const int64_t rows = std::min(kStatisticsBlock, by_block.size(0) - row);
@@ -72,15 +72,15 @@ HeadStatistics gaussian_statistics(int64_t tokens, int64_t frame_tokens, int64_t
 
 AttentionFn observing_attention(int64_t frame_tokens, int64_t video_tokens,
                                 std::vector<std::vector<HeadStatistics>>& found) {
-  return [=, &found](const Site& site, const at::Tensor& q, const at::Tensor& k,
-                     const at::Tensor& v) {
-    std::vector<HeadStatistics> heads;
-    for (int64_t h = 0; h < q.size(1); ++h) {
-      heads.push_back(head_statistics(q[0][h], k[0][h], frame_tokens, video_tokens));
-    }
-    found.push_back(std::move(heads));
-    return native_attention(site, q, k, v);
-  };
+  return
+      [=, &found](const Site& site, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+        std::vector<HeadStatistics> heads;
+        for (int64_t h = 0; h < q.size(1); ++h) {
+          heads.push_back(head_statistics(q[0][h], k[0][h], frame_tokens, video_tokens));
+        }
+        found.push_back(std::move(heads));
+        return native_attention(site, q, k, v);
+      };
 }
 
 }  // namespace raingauge::demo

@@ -12,8 +12,8 @@
 namespace raingauge::demo {
 
 struct HeadStatistics {
-  double frame0_mass = 0;      // mean share that queries of frames >= 1 give to frame 0
-  double top_block_mass = 0;   // mean over query blocks of the mass in their top 20 % key blocks
+  double frame0_mass = 0;     // mean share that queries of frames >= 1 give to frame 0
+  double top_block_mass = 0;  // mean over query blocks of the mass in their top 20 % key blocks
 };
 
 inline constexpr int64_t kStatisticsBlock = 128;

@@ -79,10 +79,14 @@ class Log {
       return host[i].item<double>() / std::max(1.0, host[i + 1].item<double>());
     };
     const double span = seconds_since(last_);
-    const nlohmann::json line = {{"step", trainer.steps()},    {"clips", trainer.clips()},
-                                 {"seconds", elapsed},         {"fraction", fraction},
-                                 {"rate", rate},               {"shape", shape.describe()},
-                                 {"loss_i2v", mean(0)},        {"loss_t2v", mean(2)},
+    const nlohmann::json line = {{"step", trainer.steps()},
+                                 {"clips", trainer.clips()},
+                                 {"seconds", elapsed},
+                                 {"fraction", fraction},
+                                 {"rate", rate},
+                                 {"shape", shape.describe()},
+                                 {"loss_i2v", mean(0)},
+                                 {"loss_t2v", mean(2)},
                                  {"clips_per_second", clips_ / span}};
     write(line);
     sums_ = at::Tensor();
@@ -113,8 +117,8 @@ void train(Trainer& trainer, const TrainingPlan& plan, const Flags& flags, Log& 
   Clock::time_point saved = start;
   double elapsed = 0;
   while (elapsed < flags.seconds) {
-    const double fraction = flags.schedule_from + (flags.schedule_to - flags.schedule_from) *
-                                                      elapsed / flags.seconds;
+    const double fraction =
+        flags.schedule_from + (flags.schedule_to - flags.schedule_from) * elapsed / flags.seconds;
     const BatchShape& shape = plan.shape(fraction, trainer.steps());
     const double rate = plan.rate(fraction);
     log.add(trainer.step(shape, rate), shape);

@@ -220,8 +220,8 @@ Trainer Trainer::resume(const std::filesystem::path& checkpoint, TrainerOptions 
 Trainer Trainer::start_from(const Weights& weights, TrainerOptions options, at::Device device) {
   options.model = weights.config;
   Trainer trainer(options, device, weights.parameters);
-  trainer.codec_ = std::make_unique<Codec>(weights.codec_mean.to(device),
-                                           weights.codec_deviation.to(device));
+  trainer.codec_ =
+      std::make_unique<Codec>(weights.codec_mean.to(device), weights.codec_deviation.to(device));
   return trainer;
 }
 

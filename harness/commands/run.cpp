@@ -87,13 +87,13 @@ json gpu_json(const Device& device) {
   return nullptr;
 }
 
-std::string reproduce_line(const RunCommand& options) {
+std::vector<std::string> reproduce_words(const RunCommand& options) {
   std::vector<std::string> words = {"raingauge", "run", options.experiment};
   for (const auto& text : options.overrides) words.insert(words.end(), {"--set", text});
   if (options.device != "cpu") words.insert(words.end(), {"--device", options.device});
   if (options.threads != 0)
     words.insert(words.end(), {"--threads", std::to_string(options.threads)});
-  return shell_line(words);
+  return words;
 }
 
 int exit_code(const fs::path& folder, bool strict) {
@@ -166,12 +166,12 @@ int run_command(const RunCommand& options) {
   input.experiment = experiment.resolved;
   input.captures = captures;
   input.seed = experiment.rows.seed;
-  input.command = {reproduce_line(options)};
+  input.command = reproduce_words(options);
   input.device = to_string(device);
   input.threads = options.threads;
   if (device.kind == DeviceKind::cuda) input.gpu = [&] { return gpu_json(device); };
   json manifest = make_manifest(input);
-  manifest["reproduce"] = reproduce_line(options);
+  manifest["reproduce"] = shell_line(reproduce_words(options));
   write_manifest(out, manifest);
 
   Progress::Options progress_options;

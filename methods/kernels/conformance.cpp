@@ -36,10 +36,10 @@
 namespace raingauge {
 namespace {
 
-constexpr double kSpread = 4.0;           // t above
-constexpr double kExpError = 0x1p-17;     // u_exp
-constexpr double kFloatRound = 0x1p-24;   // rounding of one fp32 operation
-constexpr double kWeightDepth = 12.0;     // weights below exp(-12) of the largest do not matter
+constexpr double kSpread = 4.0;          // t above
+constexpr double kExpError = 0x1p-17;    // u_exp
+constexpr double kFloatRound = 0x1p-24;  // rounding of one fp32 operation
+constexpr double kWeightDepth = 12.0;    // weights below exp(-12) of the largest do not matter
 constexpr std::int64_t kRaggedBlocks = 8;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
@@ -73,7 +73,8 @@ void draw(std::vector<std::int64_t>& from, std::int64_t count, Draws& draws,
   }
 }
 
-std::int32_t usual_size(const Plan& plan, std::int64_t head, const std::vector<std::int64_t>& blocks) {
+std::int32_t usual_size(const Plan& plan, std::int64_t head,
+                        const std::vector<std::int64_t>& blocks) {
   std::map<std::int32_t, std::int64_t> count;
   for (const std::int64_t block : blocks) ++count[plan.q_blocks.size(head, block)];
   std::int32_t usual = 0;
@@ -134,7 +135,7 @@ struct Worst {
 struct BlockVerdict {
   Worst row, lse;
   std::int64_t rows = 0;
-  std::int64_t not_finite = -1;  // token
+  std::int64_t not_finite = -1;   // token
   std::int64_t empty_wrong = -1;  // token of a row without keys (or with) that says otherwise
   bool reference_finite = true;
 };
@@ -143,7 +144,11 @@ class HeadCheck {
  public:
   HeadCheck(const KernelSpec& kernel, const Plan& plan, const AttendInputs& inputs,
             const AttendOutputs& outputs, std::int64_t head, int threads)
-      : kernel_(kernel), plan_(plan), inputs_(inputs), outputs_(outputs), head_(head),
+      : kernel_(kernel),
+        plan_(plan),
+        inputs_(inputs),
+        outputs_(outputs),
+        head_(head),
         reference_(inputs, plan, head, threads) {}
 
   BlockVerdict check(std::int64_t block, bool whole, std::int64_t drawn) const {
@@ -211,8 +216,8 @@ class HeadCheck {
       verdict.row.take({row_error(o.data() + r * index_of(dim), o_of(token), scales[r].error_scale),
                         allowed.row, token});
       if (outputs_.lse == nullptr) continue;
-      verdict.lse.take({std::abs(double{outputs_.lse[row_of(token)]} - double{lse[r]}),
-                        allowed.lse, token});
+      verdict.lse.take(
+          {std::abs(double{outputs_.lse[row_of(token)]} - double{lse[r]}), allowed.lse, token});
     }
   }
 
@@ -289,10 +294,13 @@ struct Verdict {
       result.outcome = ConformanceOutcome::not_finite;
       result.reason = (reference_finite ? "the kernel's output is not finite: "
                                         : "the reference is not finite, so q, k or v hold NaN, Inf "
-                                          "or overflow: ") + not_finite_place;
+                                          "or overflow: ") +
+                      not_finite_place;
     } else if (!empty_place.empty()) {
-      result.reason = "a row must have o = 0 and lse = -inf exactly when its query block keeps no "
-                      "valid key: " + empty_place;
+      result.reason =
+          "a row must have o = 0 and lse = -inf exactly when its query block keeps no "
+          "valid key: " +
+          empty_place;
     } else if (!row.passed()) {
       result.reason = exceeds("row error", row) + row_place;
     } else if (!lse.passed()) {

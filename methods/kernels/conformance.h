@@ -14,9 +14,10 @@ namespace raingauge {
 enum class ConformanceOutcome { ok, incorrect, not_finite };
 
 struct ConformanceOptions {
-  std::int64_t blocks = 8;  // whole query blocks a head, at least; first, last and ragged ones first
-  std::uint64_t seed = 0;   // of the other blocks, and of the row taken from every remaining block
-  int threads = 0;          // 0 = all
+  std::int64_t blocks =
+      8;                   // whole query blocks a head, at least; first, last and ragged ones first
+  std::uint64_t seed = 0;  // of the other blocks, and of the row taken from every remaining block
+  int threads = 0;         // 0 = all
 };
 
 struct Conformance {

@@ -77,8 +77,8 @@ HeadWork make_head_work(const Plan& plan, std::int64_t head, const std::uint8_t*
     if (plan.q_blocks.size(head, block) == 0) continue;
     const std::int32_t keys = append_runs(plan, head, block, before, work.runs);
     for (std::int32_t q = plan.q_blocks.begin(head, block); q < end; q += row_tile) {
-      work.items.push_back({first_run, static_cast<std::int32_t>(head), q,
-                            std::min(row_tile, end - q), keys});
+      work.items.push_back(
+          {first_run, static_cast<std::int32_t>(head), q, std::min(row_tile, end - q), keys});
     }
   }
   return work;
@@ -144,8 +144,9 @@ CudaWork make_cuda_work(const Plan& plan, const std::uint8_t* key_valid, int thr
 
 KernelSpec cuda_kernel_spec() {
   KernelSpec spec{.name = "cuda",
-                  .help = "our block-sparse CUDA kernel (mma.sync, sm_80 and later), bf16 and f16, "
-                          "head_dim 64 and 128",
+                  .help =
+                      "our block-sparse CUDA kernel (mma.sync, sm_80 and later), bf16 and f16, "
+                      "head_dim 64 and 128",
                   .cpu = false,
                   .cuda = true,
                   .dense_only = false,
@@ -176,7 +177,8 @@ Support check_alignment(const TensorView& view, const char* name) {
       reinterpret_cast<std::uintptr_t>(view.data) % 16 == 0) {
     return std::nullopt;
   }
-  return std::string("cuda: ") + name + " must start at a multiple of 16 bytes and have strides of " +
+  return std::string("cuda: ") + name +
+         " must start at a multiple of 16 bytes and have strides of " +
          "multiples of 8 elements; its strides are " + std::to_string(view.head_stride) + " and " +
          std::to_string(view.token_stride);
 }
@@ -192,12 +194,14 @@ class CudaKernel final : public Kernel {
     if (q.device.kind != DeviceKind::cuda) return "cuda: inputs must be in CUDA memory";
     if (q.dtype == DType::f32) return "cuda: f32 is not covered; allowed are bf16 and f16";
     if (q.head_dim != 64 && q.head_dim != 128) {
-      return "cuda: head_dim " + std::to_string(q.head_dim) + " is not covered; allowed are 64, 128";
+      return "cuda: head_dim " + std::to_string(q.head_dim) +
+             " is not covered; allowed are 64, 128";
     }
     if (!plan.terms.empty()) {
       return "cuda: the plan adds the output term `" + plan.terms.front().name + "`";
     }
-    for (const auto& [view, name] : {std::pair{&inputs.q, "q"}, {&inputs.k, "k"}, {&inputs.v, "v"}}) {
+    for (const auto& [view, name] :
+         {std::pair{&inputs.q, "q"}, {&inputs.k, "k"}, {&inputs.v, "v"}}) {
       if (const Support reason = check_alignment(*view, name)) return reason;
     }
     return check_capability(q.device);
@@ -235,9 +239,8 @@ class CudaKernel final : public Kernel {
     const DeviceGuard guard(q.device);
     const auto element =
         q.dtype == DType::bf16 ? cuda_walk::Element::bf16 : cuda_walk::Element::f16;
-    const auto status = static_cast<cudaError_t>(
-        cuda_walk::launch_forward(params_of(*mine, inputs, outputs), element,
-                                  static_cast<int>(q.head_dim), mine->row_tile));
+    const auto status = static_cast<cudaError_t>(cuda_walk::launch_forward(
+        params_of(*mine, inputs, outputs), element, static_cast<int>(q.head_dim), mine->row_tile));
     if (status != cudaSuccess) {
       throw Error(std::string("cuda: the launch failed: ") + cudaGetErrorString(status));
     }

@@ -90,8 +90,8 @@ void check_device(const Device& device) {
   const std::size_t count = list_cuda_devices(&why).size();
   if (count == 0) throw Unsupported("device " + to_string(device) + ": " + why);
   if (device.index < 0 || static_cast<std::size_t>(device.index) >= count) {
-    throw Unsupported("device " + to_string(device) + " does not exist: allowed are cuda:0 to cuda:" +
-                      std::to_string(count - 1));
+    throw Unsupported("device " + to_string(device) +
+                      " does not exist: allowed are cuda:0 to cuda:" + std::to_string(count - 1));
   }
 }
 
@@ -99,7 +99,7 @@ DeviceBuffer::DeviceBuffer(const Device& device, std::size_t bytes)
     : device_(device), bytes_(bytes) {
   if (bytes == 0) return;
   if (device.kind == DeviceKind::cpu) {
-    data_ = ::operator new(bytes, std::align_val_t{64}, std::nothrow);
+    data_ = ::operator new (bytes, std::align_val_t{64}, std::nothrow);
     if (data_ == nullptr) throw Error("out of memory: " + std::to_string(bytes) + " bytes");
     return;
   }
@@ -115,7 +115,7 @@ DeviceBuffer::DeviceBuffer(const Device& device, std::size_t bytes)
 DeviceBuffer::~DeviceBuffer() {
   if (data_ == nullptr) return;
   if (device_.kind == DeviceKind::cpu) {
-    ::operator delete(data_, std::align_val_t{64});
+    ::operator delete (data_, std::align_val_t{64});
     return;
   }
 #ifdef RAINGAUGE_WITH_CUDA

@@ -15,10 +15,10 @@ namespace raingauge {
 struct CudaInfo {
   int index = 0;
   std::string name;
-  int major = 0, minor = 0;      // compute capability
+  int major = 0, minor = 0;  // compute capability
   int multiprocessors = 0;
   std::int64_t memory_bytes = 0;
-  int driver_version = 0;        // as CUDA counts: 13000 = 13.0
+  int driver_version = 0;  // as CUDA counts: 13000 = 13.0
   int runtime_version = 0;
 };
 
@@ -50,9 +50,13 @@ class DeviceBuffer {
   void* data() { return data_; }
   const void* data() const { return data_; }
   template <typename T>
-  T* as() { return static_cast<T*>(data_); }
+  T* as() {
+    return static_cast<T*>(data_);
+  }
   template <typename T>
-  const T* as() const { return static_cast<const T*>(data_); }
+  const T* as() const {
+    return static_cast<const T*>(data_);
+  }
   std::size_t bytes() const { return bytes_; }
   const Device& device() const { return device_; }
 

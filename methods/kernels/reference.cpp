@@ -150,8 +150,7 @@ void check_attend_inputs(const Plan& plan, const AttendInputs& inputs) {
     throw Error("attention inputs are empty: q is " + shape_of(q));
   }
   if (!std::isfinite(inputs.scale)) {
-    throw NotFinite("the softmax scale is " + std::to_string(inputs.scale) +
-                    "; it must be finite");
+    throw NotFinite("the softmax scale is " + std::to_string(inputs.scale) + "; it must be finite");
   }
 }
 
@@ -359,8 +358,8 @@ void ReferenceHead::attend_chunk(std::int64_t block, std::span<const std::int32_
     if (scales == nullptr) continue;
     const double largest = std::max(state.token_term[at], state.tile_term[at]) * inverse * inverse;
     scales[r].error_scale = std::sqrt(std::max(largest, o_norm2));
-    scales[r].score_bound = std::abs(double{inputs_.scale}) * std::sqrt(q_norm2[at]) *
-                            double{state.k_norm[at]};
+    scales[r].score_bound =
+        std::abs(double{inputs_.scale}) * std::sqrt(q_norm2[at]) * double{state.k_norm[at]};
     scales[r].row_max = double{state.max[at]};
     scales[r].keys = keys_total;
   }
@@ -380,8 +379,7 @@ void ReferenceHead::rows(std::int64_t block, std::span<const std::int32_t> posit
 
 namespace {
 
-std::vector<std::int32_t> block_positions(const Plan& plan, std::int64_t head,
-                                          std::int64_t block) {
+std::vector<std::int32_t> block_positions(const Plan& plan, std::int64_t head, std::int64_t block) {
   std::vector<std::int32_t> positions;
   for (std::int32_t x = plan.q_blocks.begin(head, block); x < plan.q_blocks.end(head, block); ++x) {
     positions.push_back(x);
@@ -412,8 +410,8 @@ class ReferenceKernel final : public Kernel {
   std::unique_ptr<Prepared> prepare(const Plan& plan, const AttendInputs& inputs) override {
     check_attend_inputs(plan, inputs);
     if (const Support reason = supports(plan, inputs)) throw Unsupported(*reason);
-    return std::make_unique<ReferencePrepared>(
-        plan, measure_density(plan, inputs.key_valid).mean_pairs);
+    return std::make_unique<ReferencePrepared>(plan,
+                                               measure_density(plan, inputs.key_valid).mean_pairs);
   }
 
   void attend(const Prepared& prepared, const AttendInputs& inputs,
@@ -449,14 +447,14 @@ class ReferenceKernel final : public Kernel {
 }  // namespace
 
 void reference_query_blocks(const AttendInputs& inputs, const Plan& plan, std::int64_t head,
-                            const std::vector<std::int64_t>& blocks, float* o_rows,
-                            float* lse_rows, RowScale* scales, int threads) {
+                            const std::vector<std::int64_t>& blocks, float* o_rows, float* lse_rows,
+                            RowScale* scales, int threads) {
   const ReferenceHead reference(inputs, plan, head, threads);
   std::vector<std::int64_t> first(blocks.size() + 1, 0);
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     if (blocks[i] < 0 || blocks[i] >= plan.q_blocks.blocks) {
-      throw Error("query block " + std::to_string(blocks[i]) + " is out of range: allowed are 0 to " +
-                  std::to_string(plan.q_blocks.blocks - 1));
+      throw Error("query block " + std::to_string(blocks[i]) +
+                  " is out of range: allowed are 0 to " + std::to_string(plan.q_blocks.blocks - 1));
     }
     first[i + 1] = first[i] + plan.q_blocks.size(head, blocks[i]);
   }
@@ -469,12 +467,13 @@ void reference_query_blocks(const AttendInputs& inputs, const Plan& plan, std::i
 }
 
 KernelSpec reference_kernel_spec() {
-  return {.name = "reference",
-          .help = "fp32 arithmetic with fp64 sums, any plan, any dtype: what the others are judged by",
-          .cpu = true,
-          .cuda = false,
-          .dense_only = false,
-          .folds_permutation = true};
+  return {
+      .name = "reference",
+      .help = "fp32 arithmetic with fp64 sums, any plan, any dtype: what the others are judged by",
+      .cpu = true,
+      .cuda = false,
+      .dense_only = false,
+      .folds_permutation = true};
 }
 
 namespace {

@@ -52,17 +52,17 @@ class ReferenceHead {
   AttendInputs inputs_;
   const Plan& plan_;
   std::int64_t head_;
-  std::int64_t stride_;               // head_dim padded to whole vectors; the padding is zero
-  std::vector<std::int64_t> source_;  // valid keys in block order: record token
-  std::vector<std::int64_t> offsets_;  // [key blocks + 1] into source_
-  std::vector<float> k_, v_;           // [valid keys, stride_]
+  std::int64_t stride_;                  // head_dim padded to whole vectors; the padding is zero
+  std::vector<std::int64_t> source_;     // valid keys in block order: record token
+  std::vector<std::int64_t> offsets_;    // [key blocks + 1] into source_
+  std::vector<float> k_, v_;             // [valid keys, stride_]
   std::vector<float> k_norm_, v_norm2_;  // |k|, |v|^2 of the valid keys
 };
 
 // Chosen whole query blocks of one head. The rows of the blocks follow one another, each block's in
 // block order: o_rows [sum of sizes, D], lse_rows and scales (or null) [sum of sizes].
 void reference_query_blocks(const AttendInputs& inputs, const Plan& plan, std::int64_t head,
-                            const std::vector<std::int64_t>& blocks, float* o_rows,
-                            float* lse_rows, RowScale* scales = nullptr, int threads = 0);
+                            const std::vector<std::int64_t>& blocks, float* o_rows, float* lse_rows,
+                            RowScale* scales = nullptr, int threads = 0);
 
 }  // namespace raingauge

@@ -7,7 +7,7 @@
 
 namespace raingauge {
 
-#define RAINGAUGE_KERNEL(name) \
+#define RAINGAUGE_KERNEL(name)     \
   KernelSpec name##_kernel_spec(); \
   std::unique_ptr<Kernel> make_##name##_kernel(const KernelOptions& options);
 #include "methods/kernels/kernels.def"

@@ -5,8 +5,8 @@
 #include <string>
 
 #include "data/error.h"
-#include "methods/kernels/reference.h"
 #include "methods/kernels/kernel.h"
+#include "methods/kernels/reference.h"
 
 #ifdef RAINGAUGE_WITH_TORCH
 #include "methods/kernels/torch/torch_ops.h"
@@ -15,12 +15,13 @@
 namespace raingauge {
 
 KernelSpec torch_sdpa_kernel_spec() {
-  KernelSpec spec{.name = "torch_sdpa",
-                  .help = "libtorch's scaled_dot_product_attention (dense), output converted to fp32",
-                  .cpu = true,
-                  .cuda = true,
-                  .dense_only = true,
-                  .folds_permutation = true};
+  KernelSpec spec{
+      .name = "torch_sdpa",
+      .help = "libtorch's scaled_dot_product_attention (dense), output converted to fp32",
+      .cpu = true,
+      .cuda = true,
+      .dense_only = true,
+      .folds_permutation = true};
 #ifndef RAINGAUGE_WITH_TORCH
   spec.not_built = "not built (libtorch was not found)";
 #endif

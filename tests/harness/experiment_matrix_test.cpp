@@ -70,6 +70,18 @@ TEST_F(ExperimentMatrixTest, NamesTellVariantsOfOneComponentApart) {
   EXPECT_THAT(names(load_with("matrix:\n  rf2.seed: [1, 2]\n")), ElementsAre("rf2.1", "rf2.2"));
 }
 
+// The bare name of a component means all its variants.
+TEST_F(ExperimentMatrixTest, ExcludeByComponentNameCoversItsVariants) {
+  EXPECT_THAT(
+      names(load_with("matrix:\n  rf2.order: [raster, {window3d: {window: [4, 4, 8]}}, "
+                      "{window3d: {window: [2, 8, 8]}}]\nexclude: [{rf2.order: window3d}]\n")),
+      ElementsAre("rf2.raster"));
+  EXPECT_THAT(names(load_with("matrix:\n  rf2.order: [raster, {window3d: {window: [4, 4, 8]}}, "
+                              "{window3d: {window: [2, 8, 8]}}]\n"
+                              "exclude: [{rf2.order: window3d-2x8x8}]\n")),
+              ElementsAre("rf2.raster", "rf2.window3d-4x4x8"));
+}
+
 TEST_F(ExperimentMatrixTest, MatrixErrorsNameTheirLine) {
   EXPECT_THAT(
       error_with("matrix:\n  rf3.sink: [none]\n"),

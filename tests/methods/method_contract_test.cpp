@@ -143,8 +143,10 @@ TEST(Controls, KeepCountsAndBoundTheArm) {
   State state;
   MethodOptions options;
   options.match = DensityMatch::measured;
-  const Plan plan = make_method("rainfusion2", {{"sink", "cols"}, {"text", "cols"}, {"density", 0.5}, {"block", 32}}, options)
-                        ->plan(record.view(), state);
+  const Plan plan =
+      make_method("rainfusion2",
+                  {{"sink", "cols"}, {"text", "cols"}, {"density", 0.5}, {"block", 32}}, options)
+          ->plan(record.view(), state);
   const auto mass = block_mass(record.view(), 0, plan, 1);
   const auto sample = all_rows(plan.tokens);
   const auto dense = evaluate_rows(record.view(), 0, sample, nullptr, 1);

@@ -19,8 +19,8 @@ struct ForwardParams {
   float* o;    // [H, N, D]
   float* lse;  // [H, N] or null
   std::int64_t tokens;
-  const std::int32_t* q_tokens;  // position -> token; null: identity
-  std::int64_t q_tokens_stride;  // per head; 0 when all heads share one order
+  const std::int32_t* q_tokens;    // position -> token; null: identity
+  std::int64_t q_tokens_stride;    // per head; 0 when all heads share one order
   const std::int32_t* key_tokens;  // valid key in block order -> token
   std::int64_t key_tokens_stride;  // per head; 0 when shared
   const KeyRun* runs;

@@ -12,12 +12,12 @@
 namespace raingauge {
 
 struct CudaWork {
-  int row_tile = 128;                       // query rows of one work item, 64 or 128
-  std::int64_t valid_keys = 0;              // of every head
-  std::vector<std::int32_t> key_tokens;     // [k_order.rows, valid_keys], block order
-  std::vector<cuda_walk::KeyRun> runs;      // of all items, and one more that is never used
-  std::vector<cuda_walk::WorkItem> items;   // by falling number of key tiles; ties: head, position
-  double density_tiles = 0.0;               // elements of executed tiles / of all tiles
+  int row_tile = 128;                      // query rows of one work item, 64 or 128
+  std::int64_t valid_keys = 0;             // of every head
+  std::vector<std::int32_t> key_tokens;    // [k_order.rows, valid_keys], block order
+  std::vector<cuda_walk::KeyRun> runs;     // of all items, and one more that is never used
+  std::vector<cuda_walk::WorkItem> items;  // by falling number of key tiles; ties: head, position
+  double density_tiles = 0.0;              // elements of executed tiles / of all tiles
 };
 
 // key_valid is [tokens] in record order or null. Throws Unsupported when a count exceeds int32.

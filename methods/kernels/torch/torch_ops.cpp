@@ -29,9 +29,12 @@ namespace {
 
 at::ScalarType scalar_type(DType dtype) {
   switch (dtype) {
-    case DType::f32: return at::kFloat;
-    case DType::f16: return at::kHalf;
-    case DType::bf16: return at::kBFloat16;
+    case DType::f32:
+      return at::kFloat;
+    case DType::f16:
+      return at::kHalf;
+    case DType::bf16:
+      return at::kBFloat16;
   }
   throw Error("torch: unknown element type");
 }
@@ -43,10 +46,12 @@ at::Device device_of(const Device& device) {
 
 // [1, H, N, D] over the same memory; from_blob wants a mutable pointer, nothing writes to it.
 at::Tensor as_tensor(const TensorView& view) {
-  const auto options = at::TensorOptions().dtype(scalar_type(view.dtype)).device(device_of(view.device));
-  return at::from_blob(const_cast<void*>(view.data), {1, view.heads, view.tokens, view.head_dim},
-                       {view.heads * view.head_stride, view.head_stride, view.token_stride, 1},
-                       [](void*) {}, options, options.device());
+  const auto options =
+      at::TensorOptions().dtype(scalar_type(view.dtype)).device(device_of(view.device));
+  return at::from_blob(
+      const_cast<void*>(view.data), {1, view.heads, view.tokens, view.head_dim},
+      {view.heads * view.head_stride, view.head_stride, view.token_stride, 1}, [](void*) {},
+      options, options.device());
 }
 
 at::Tensor output_tensor(float* data, std::vector<std::int64_t> shape, const Device& device) {
@@ -72,11 +77,16 @@ at::Tensor without_invalid(const at::Tensor& tensor, const AttendInputs& inputs)
 
 std::string backend_name(std::int64_t choice) {
   switch (static_cast<at::SDPBackend>(choice)) {
-    case at::SDPBackend::flash_attention: return "flash";
-    case at::SDPBackend::efficient_attention: return "efficient";
-    case at::SDPBackend::cudnn_attention: return "cuDNN";
-    case at::SDPBackend::math: return "math";
-    default: return "backend " + std::to_string(choice);
+    case at::SDPBackend::flash_attention:
+      return "flash";
+    case at::SDPBackend::efficient_attention:
+      return "efficient";
+    case at::SDPBackend::cudnn_attention:
+      return "cuDNN";
+    case at::SDPBackend::math:
+      return "math";
+    default:
+      return "backend " + std::to_string(choice);
   }
 }
 
@@ -107,7 +117,8 @@ bool any_valid(const AttendInputs& inputs) {
 
 std::string load_cuda_half() {
   Dl_info here{};
-  if (dladdr(reinterpret_cast<void*>(&at::globalContext), &here) == 0 || here.dli_fname == nullptr) {
+  if (dladdr(reinterpret_cast<void*>(&at::globalContext), &here) == 0 ||
+      here.dli_fname == nullptr) {
     return "cannot find the folder of libtorch_cpu.so";
   }
   std::string path = here.dli_fname;
@@ -151,11 +162,13 @@ std::string torch_sdpa_forward(const AttendInputs& inputs, const AttendOutputs& 
     const double scores = static_cast<double>(q.heads) * static_cast<double>(q.tokens) *
                           static_cast<double>(key.size(2)) * 4.0;
     if (backend == "math" && scores > kMathLimit) {
-      throw Unsupported("torch_sdpa: torch has no fused kernel for these inputs; its math backend "
-                        "would hold " + std::to_string(scores / kMathLimit) + " GiB of scores");
+      throw Unsupported(
+          "torch_sdpa: torch has no fused kernel for these inputs; its math backend "
+          "would hold " +
+          std::to_string(scores / kMathLimit) + " GiB of scores");
     }
-    const at::Tensor out = at::scaled_dot_product_attention(query, key, value, std::nullopt, 0.0,
-                                                            false, scale);
+    const at::Tensor out =
+        at::scaled_dot_product_attention(query, key, value, std::nullopt, 0.0, false, scale);
     output_tensor(outputs.o, {1, q.heads, q.tokens, q.head_dim}, q.device).copy_(out);
     return backend;
   });
@@ -179,7 +192,8 @@ void torch_chunked_forward(const AttendInputs& inputs, const AttendOutputs& outp
       const at::Tensor head_values = values[head];
       for (std::int64_t first = 0; first < q.tokens; first += rows) {
         const std::int64_t count = std::min(rows, q.tokens - first);
-        at::Tensor scores = at::matmul(query[head].narrow(0, first, count), head_keys).to(at::kFloat);
+        at::Tensor scores =
+            at::matmul(query[head].narrow(0, first, count), head_keys).to(at::kFloat);
         scores.mul_(double{inputs.scale});
         const at::Tensor max = at::amax(scores, {-1}, /*keepdim=*/true);
         scores.sub_(max).exp_();

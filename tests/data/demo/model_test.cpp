@@ -56,8 +56,7 @@ TEST(Model, AttentionSeesBf16AfterNormalisation) {
     sites.push_back(site);
     for (const at::Tensor* tensor : {&q, &k, &v}) {
       EXPECT_EQ(tensor->scalar_type(), at::kBFloat16);
-      EXPECT_EQ(tensor->sizes(),
-                (std::vector<int64_t>{2, kToyConfig.heads(), kTokens, kHeadDim}));
+      EXPECT_EQ(tensor->sizes(), (std::vector<int64_t>{2, kToyConfig.heads(), kTokens, kHeadDim}));
     }
     // K is of length sqrt(64); rounding moves each element by up to 2^-9 of itself.
     const at::Tensor length = k.to(at::kFloat).norm(2, -1);
@@ -95,8 +94,8 @@ TEST(Model, ExactAttentionGivesTheNativeVelocity) {
 
 TEST(Model, AttentionReachesTheOutput) {
   const Toy toy;
-  const at::Tensor without = toy.velocity(
-      [](const Site&, const at::Tensor& q, const at::Tensor&, const at::Tensor&) {
+  const at::Tensor without =
+      toy.velocity([](const Site&, const at::Tensor& q, const at::Tensor&, const at::Tensor&) {
         return at::zeros_like(q, at::kFloat);
       });
   EXPECT_GT(((toy.velocity() - without).norm() / without.norm()).item<double>(), 0.01);
@@ -107,8 +106,8 @@ TEST(Model, ItemsOfABatchAreIndependent) {
   const at::Tensor both = toy.velocity();
   for (int64_t item = 0; item < 2; ++item) {
     Toy alone;
-    for (at::Tensor* tensor : {&alone.input.latents, &alone.input.time, &alone.input.prompt,
-                               &alone.input.clean_first}) {
+    for (at::Tensor* tensor :
+         {&alone.input.latents, &alone.input.time, &alone.input.prompt, &alone.input.clean_first}) {
       *tensor = tensor->narrow(0, item, 1);
     }
     // Another batch size is another matrix product; bf16 roundings may turn, as above.

@@ -22,9 +22,8 @@ at::Tensor rotated_copies(std::uint64_t seed, const Positions& positions) {
 TEST(Positions, ScoresDependOnTheDifferenceOfPlacesAlone) {
   const int frames = 5, rows = 4, columns = 6;
   const Positions positions = make_positions(full_view(frames, rows, columns), at::kCPU);
-  const at::Tensor scores =
-      at::matmul(rotated_copies(1, positions).to(at::kDouble),
-                 rotated_copies(2, positions).to(at::kDouble).t());
+  const at::Tensor scores = at::matmul(rotated_copies(1, positions).to(at::kDouble),
+                                       rotated_copies(2, positions).to(at::kDouble).t());
   std::map<std::tuple<int, int, int>, std::pair<double, double>> ranges;
   const int video = frames * rows * columns;
   const auto place = [&](int n) {
@@ -37,8 +36,7 @@ TEST(Positions, ScoresDependOnTheDifferenceOfPlacesAlone) {
       const auto [kf, ky, kx] = place(k);
       const double value = score[q * scores.size(1) + k];
       auto [found, fresh] = ranges.try_emplace({qf - kf, qy - ky, qx - kx}, value, value);
-      found->second = {std::min(found->second.first, value),
-                       std::max(found->second.second, value)};
+      found->second = {std::min(found->second.first, value), std::max(found->second.second, value)};
     }
   }
   // |q| |k| = 64; angles of up to 5 radians are known to 5 * 2^-24, sines and products add 4 more.

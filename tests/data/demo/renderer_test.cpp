@@ -83,12 +83,12 @@ TEST(Renderer, DrawsWhatTheSceneSays) {
       const float* got = frame.const_data_ptr<float>();
       for (int y = 0; y < height; y += 5) {
         for (int x = 0; x < width; x += 3) {
-          const auto wanted = pixel.at(-1.0 + 2.0 * x / (width - 1),
-                                       (-1.0 + 2.0 * y / (height - 1)) * 4.0 / 6.0,
-                                       view.frames[f] / 20.0);
+          const auto wanted =
+              pixel.at(-1.0 + 2.0 * x / (width - 1), (-1.0 + 2.0 * y / (height - 1)) * 4.0 / 6.0,
+                       view.frames[f] / 20.0);
           for (int c = 0; c < 3; ++c) {
-            const double error = std::abs(got[(y * width + x) * 3 + c] -
-                                          wanted[static_cast<std::size_t>(c)]);
+            const double error =
+                std::abs(got[(y * width + x) * 3 + c] - wanted[static_cast<std::size_t>(c)]);
             if (!(error <= worst)) worst = error;
           }
         }

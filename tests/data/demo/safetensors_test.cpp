@@ -80,14 +80,13 @@ TEST(Safetensors, WritesTheFormat) {
 TEST(Safetensors, ReadsWhatAnotherProgramWrote) {
   const TemporaryFolder folder;
   // Data in another order than the names, no padding, no metadata.
-  write_bytes(folder / "a",
-              file_of(R"({"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
-                      R"("a":{"dtype":"BF16","shape":[2,1],"data_offsets":[4,8]}})",
-                      std::string("\0\0\x80\x3f\x80\x3f\0\xc0", 8)));
+  write_bytes(folder / "a", file_of(R"({"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+                                    R"("a":{"dtype":"BF16","shape":[2,1],"data_offsets":[4,8]}})",
+                                    std::string("\0\0\x80\x3f\x80\x3f\0\xc0", 8)));
   const TensorFile file = read_tensors(folder / "a");
   EXPECT_EQ(file.tensors.at("b").item<float>(), 1.0f);
-  EXPECT_TRUE(same_bits(file.tensors.at("a"),
-                        at::tensor({1.0f, -2.0f}).to(at::kBFloat16).view({2, 1})));
+  EXPECT_TRUE(
+      same_bits(file.tensors.at("a"), at::tensor({1.0f, -2.0f}).to(at::kBFloat16).view({2, 1})));
   EXPECT_TRUE(file.metadata.empty());
 }
 
@@ -122,19 +121,19 @@ TEST(Safetensors, HostileHeadersAreErrors) {
   write_bytes(folder / "good", file_of(good, std::string(8, '\0')));
   ASSERT_NO_THROW(read_tensors(folder / "good"));
   const std::vector<std::string> headers{
-      "", "null", "[]", "{", "{\"t\":", "\xff\xfe", std::string(200000, '['),
-      std::string(64, '\0'), R"({"t":3})", R"({"t":{}})", R"({"__metadata__":{"a":1}})",
-      R"({"__metadata__":["a"]})", entry(R"("F64")", "[1]", "[0,8]"),
-      entry("5", "[2]", "[0,8]"), entry(R"("F32")", "[3]", "[0,8]"),
-      entry(R"("F32")", "[-2]", "[0,8]"), entry(R"("F32")", "[0]", "[0,8]"),
-      entry(R"("F32")", "2", "[0,8]"), entry(R"("F32")", R"(["2"])", "[0,8]"),
+      "", "null", "[]", "{", "{\"t\":", "\xff\xfe", std::string(200000, '['), std::string(64, '\0'),
+      R"({"t":3})", R"({"t":{}})", R"({"__metadata__":{"a":1}})", R"({"__metadata__":["a"]})",
+      entry(R"("F64")", "[1]", "[0,8]"), entry("5", "[2]", "[0,8]"),
+      entry(R"("F32")", "[3]", "[0,8]"), entry(R"("F32")", "[-2]", "[0,8]"),
+      entry(R"("F32")", "[0]", "[0,8]"), entry(R"("F32")", "2", "[0,8]"),
+      entry(R"("F32")", R"(["2"])", "[0,8]"),
       // 2^62 * 4 bytes and 2^32 * 2^32 * 2: products that overflow into something small.
       entry(R"("F32")", "[4611686018427387904]", "[0,8]"),
       entry(R"("F32")", "[4294967296,4294967296,2]", "[0,8]"),
-      entry(R"("F32")", "[1,1,1,1,1,1,1,1,2]", "[0,8]"),
-      entry(R"("F32")", "[2]", "[0,16]"), entry(R"("F32")", "[2]", "[8,16]"),
-      entry(R"("F32")", "[2]", "[8,0]"), entry(R"("F32")", "[2]", "[-8,0]"),
-      entry(R"("F32")", "[2]", "[0,8,8]"), entry(R"("F32")", "[2]", "[18446744073709551608,0]"),
+      entry(R"("F32")", "[1,1,1,1,1,1,1,1,2]", "[0,8]"), entry(R"("F32")", "[2]", "[0,16]"),
+      entry(R"("F32")", "[2]", "[8,16]"), entry(R"("F32")", "[2]", "[8,0]"),
+      entry(R"("F32")", "[2]", "[-8,0]"), entry(R"("F32")", "[2]", "[0,8,8]"),
+      entry(R"("F32")", "[2]", "[18446744073709551608,0]"),
       entry(R"("F32")", "[2]", "[0,18446744073709551615]"), entry(R"("F32")", "[2]", "[0,6]")};
   for (const std::string& header : headers) {
     write_bytes(folder / "bad", file_of(header, std::string(8, '\0')));

@@ -16,10 +16,9 @@ constexpr int kFrames = 3, kRows = 3, kColumns = 4;
 struct Toy {
   Model model{kToyConfig, toy_weights().parameters};
   Positions positions = make_positions(full_view(kFrames, kRows, kColumns), at::kCPU);
-  SampleRequest request{
-      .noise = gaussian_noise(1, {1, kFrames, kRows, kColumns, kLatentChannels}),
-      .first_frame = gaussian_noise(2, {1, kRows, kColumns, kLatentChannels}),
-      .prompt = gaussian_noise(3, {1, kPromptTokens, kPromptFeatures})};
+  SampleRequest request{.noise = gaussian_noise(1, {1, kFrames, kRows, kColumns, kLatentChannels}),
+                        .first_frame = gaussian_noise(2, {1, kRows, kColumns, kLatentChannels}),
+                        .prompt = gaussian_noise(3, {1, kPromptTokens, kPromptFeatures})};
 
   at::Tensor sample(const SamplerOptions& options,
                     const AttentionFn& attention = native_attention) const {
@@ -82,8 +81,7 @@ TEST(Sampler, StepsAreEulerSteps) {
   input.latents.select(1, 0).copy_(toy.request.first_frame);
   for (const auto& [from, to] : {std::pair{1.0, 0.75}, {0.75, 0.0}}) {
     input.time.fill_(from);
-    const at::Tensor velocity =
-        toy.model.velocity(input, toy.positions, Site{}, native_attention);
+    const at::Tensor velocity = toy.model.velocity(input, toy.positions, Site{}, native_attention);
     input.latents = input.latents + (to - from) * velocity;
     input.latents.select(1, 0).copy_(toy.request.first_frame);
   }

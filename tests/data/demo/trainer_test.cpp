@@ -89,8 +89,8 @@ TEST_F(TrainerTest, StartsFromShippedWeights) {
   const Trainer trainer = Trainer::start_from(weights, TrainerOptions{}, at::kCPU);
   EXPECT_EQ(trainer.config(), weights.config);
   EXPECT_EQ(trainer.steps(), 0);
-  EXPECT_TRUE(trainer.averaged().parameters.at("pool.weight").equal(
-      weights.parameters.at("pool.weight")));
+  EXPECT_TRUE(
+      trainer.averaged().parameters.at("pool.weight").equal(weights.parameters.at("pool.weight")));
 }
 
 TEST_F(TrainerTest, HostileCheckpointsAreErrors) {

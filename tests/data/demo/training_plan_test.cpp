@@ -17,10 +17,10 @@ TEST(TrainingPlan, ReadsPhases) {
 }
 
 TEST(TrainingPlan, RefusesOtherText) {
-  for (const char* text : {"", "0.5", "0.5:", ":8x16x24x1", "x:8x16x24x1", "2:8x16x24x1",
-                           "-0.1:8x16x24x1", "nan:8x16x24x1", "0:8x16x24", "0:8x16x24x1x1",
-                           "0:8x16x24x0", "0:1x16x24x1", "0:22x16x24x1",
-                           "0:8x16x24x1,,8x16x24x1", "0:8x16x24x99999999999"}) {
+  for (const char* text :
+       {"", "0.5", "0.5:", ":8x16x24x1", "x:8x16x24x1", "2:8x16x24x1", "-0.1:8x16x24x1",
+        "nan:8x16x24x1", "0:8x16x24", "0:8x16x24x1x1", "0:8x16x24x0", "0:1x16x24x1", "0:22x16x24x1",
+        "0:8x16x24x1,,8x16x24x1", "0:8x16x24x99999999999"}) {
     EXPECT_THROW(parse_phase(text), Error) << text;
   }
 }

@@ -42,8 +42,8 @@ TEST(Weights, OtherTensorsThanTheModelsAreErrors) {
   EXPECT_THROW(
       read_weights(changed(folder, [](TensorFile& f) { f.tensors.erase("blocks.1.qkv.bias"); })),
       Error);
-  EXPECT_THROW(
-      read_weights(changed(folder, [](TensorFile& f) { f.tensors.erase("codec.mean"); })), Error);
+  EXPECT_THROW(read_weights(changed(folder, [](TensorFile& f) { f.tensors.erase("codec.mean"); })),
+               Error);
   EXPECT_THROW(
       read_weights(changed(folder, [](TensorFile& f) { f.tensors["extra"] = at::ones({1}); })),
       Error);
@@ -57,9 +57,12 @@ TEST(Weights, OtherTensorsThanTheModelsAreErrors) {
 TEST(Weights, NumbersThatNoModelCanUseAreErrors) {
   const TemporaryFolder folder;
   const float infinity = std::numeric_limits<float>::infinity();
-  for (const auto& [name, value] :
-       {std::pair{"pool.weight", std::nanf("")}, {"registers", infinity}, {"codec.mean", -infinity},
-        {"codec.deviation", std::nanf("")}, {"codec.deviation", 0.0f}, {"codec.deviation", -1.0f}}) {
+  for (const auto& [name, value] : {std::pair{"pool.weight", std::nanf("")},
+                                    {"registers", infinity},
+                                    {"codec.mean", -infinity},
+                                    {"codec.deviation", std::nanf("")},
+                                    {"codec.deviation", 0.0f},
+                                    {"codec.deviation", -1.0f}}) {
     const auto path = changed(folder, [&](TensorFile& f) {
       at::Tensor& tensor = f.tensors.at(name);
       tensor.view({-1})[3] = value;
@@ -71,8 +74,8 @@ TEST(Weights, NumbersThatNoModelCanUseAreErrors) {
 TEST(Weights, HostileMetadataIsAnError) {
   const TemporaryFolder folder;
   for (const char* key : {"width", "layers"}) {
-    for (const char* value : {"", "x", "-128", "0", "1e2", "128 ", "128x", "99999999999999999999",
-                              "1000000", "100"}) {
+    for (const char* value :
+         {"", "x", "-128", "0", "1e2", "128 ", "128x", "99999999999999999999", "1000000", "100"}) {
       const auto path = changed(folder, [&](TensorFile& f) { f.metadata[key] = value; });
       EXPECT_THROW(read_weights(path), Error) << key << " = '" << value << "'";
     }

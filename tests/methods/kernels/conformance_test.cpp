@@ -80,7 +80,8 @@ TEST(Conformance, OneRowOfAWholeBlockIsSeen) {
   const Conformance verdict = fixture.check();
   EXPECT_FALSE(verdict.ok);
   EXPECT_NE(verdict.reason.find("token " + std::to_string(fixture.token(0, 0, 17))),
-            std::string::npos) << verdict.reason;
+            std::string::npos)
+      << verdict.reason;
 }
 
 TEST(Conformance, TheRowOfOtherBlocksDependsOnTheSeed) {
@@ -97,14 +98,15 @@ TEST(Conformance, TheRowOfOtherBlocksDependsOnTheSeed) {
 TEST(Conformance, ANotFiniteValueAnywhereIsItsOwnOutcome) {
   Fixture fixture(DType::bf16, 32 * 40, 32, 0.3);
   const std::size_t row = fixture.token(0, 25, 9);
-  for (const float bad : {std::numeric_limits<float>::quiet_NaN(),
-                          std::numeric_limits<float>::infinity()}) {
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     fixture.run();
     fixture.outputs.o[row * 16 + 3] = bad;
     Conformance verdict = fixture.check();
     EXPECT_EQ(verdict.outcome, ConformanceOutcome::not_finite);
     EXPECT_FALSE(verdict.ok);
-    EXPECT_NE(verdict.reason.find("query block 25, token " + std::to_string(row)), std::string::npos)
+    EXPECT_NE(verdict.reason.find("query block 25, token " + std::to_string(row)),
+              std::string::npos)
         << verdict.reason;
     fixture.run();
     fixture.outputs.lse[row] = bad;
@@ -114,7 +116,8 @@ TEST(Conformance, ANotFiniteValueAnywhereIsItsOwnOutcome) {
   fixture.run();
   fixture.outputs.o[row * 16] = std::numeric_limits<float>::quiet_NaN();
   fixture.outputs.o[fixture.token(0, 30, 0) * 16] = std::numeric_limits<float>::quiet_NaN();
-  EXPECT_NE(fixture.check().reason.find("query block 25"), std::string::npos) << "the first is named";
+  EXPECT_NE(fixture.check().reason.find("query block 25"), std::string::npos)
+      << "the first is named";
   fixture.run();
   fixture.outputs.lse[row] = -std::numeric_limits<float>::infinity();  // says: no keys
   const Conformance verdict = fixture.check();
@@ -127,7 +130,8 @@ TEST(Conformance, InputsThatAreNotFiniteAreNamedAsSuch) {
   fixture.run();
   const Conformance verdict = fixture.check();
   EXPECT_EQ(verdict.outcome, ConformanceOutcome::not_finite);
-  EXPECT_NE(verdict.reason.find("the reference is not finite"), std::string::npos) << verdict.reason;
+  EXPECT_NE(verdict.reason.find("the reference is not finite"), std::string::npos)
+      << verdict.reason;
 }
 
 TEST(Conformance, AWrongLseIsSeenAndAMissingOneIsNotAsked) {
@@ -174,8 +178,8 @@ TEST(Conformance, ToleranceCoversRoundedWeightsAndLittleMore) {
             const auto key = tensors.get(1, 0, k);
             double dot = 0.0;
             for (std::size_t x = 0; x < 64; ++x) dot += double{query[x]} * double{key[x]};
-            const auto p = static_cast<float>(
-                std::exp(dot * double{tensors.inputs.scale} - exact.lse[at(q)]));
+            const auto p =
+                static_cast<float>(std::exp(dot * double{tensors.inputs.scale} - exact.lse[at(q)]));
             float stored = 0.0F;
             std::uint16_t bits = 0;
             convert_from_float(&p, &bits, dtype, 1);
@@ -233,9 +237,8 @@ TEST(Conformance, RaggedBlocksAreComparedWhole) {
   for (std::int64_t row = plan.q_blocks.begin(0, 10); row < plan.q_blocks.end(0, 10); ++row) {
     std::vector<float> broken = outputs.o;
     for (std::size_t x = at(row * 16); x < at(row * 16 + 16); ++x) broken[x] *= 1.1F;
-    const Conformance verdict =
-        check_conformance(kernel->spec(), plan, tensors.inputs, {broken.data(), nullptr},
-                          {.blocks = 3, .seed = 1});
+    const Conformance verdict = check_conformance(
+        kernel->spec(), plan, tensors.inputs, {broken.data(), nullptr}, {.blocks = 3, .seed = 1});
     EXPECT_FALSE(verdict.ok) << "row " << row;
   }
 }

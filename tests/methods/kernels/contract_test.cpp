@@ -138,8 +138,12 @@ class Contract {
       }
       Tensors tensors(dtype, 3, 500, 64, Form::interleaved);
       tensors.randomise(engine_);
-      conforms(tensors, plan_for(3, 500, 40, {.orders = true, .per_head = true, .ragged = true,
-                                              .empty_blocks = true, .keep = 0.3}));
+      conforms(tensors, plan_for(3, 500, 40,
+                                 {.orders = true,
+                                  .per_head = true,
+                                  .ragged = true,
+                                  .empty_blocks = true,
+                                  .keep = 0.3}));
       conforms(tensors, plan_for(3, 500, 128, {.ragged = true, .keep = 0.6, .empty_lists = true}));
       conforms(tensors, plan_for(3, 500, 8, {.orders = true, .keep = 0.1}));
       conforms(tensors, dense_plan(3, 500, 128));
@@ -162,7 +166,8 @@ class Contract {
       conforms(tensors, plan_for(1, 260, 64, {}));
     }
     Tensors sharp(DType::bf16, 1, 260, 64);
-    sharp.randomise(engine_, 6.0F);  // scores of some hundreds: one key takes all, underflow elsewhere
+    sharp.randomise(engine_,
+                    6.0F);  // scores of some hundreds: one key takes all, underflow elsewhere
     conforms(sharp, plan_for(1, 260, 64, {}));
     Tensors growing(DType::bf16, 1, 256, 64);  // the row maximum grows with every key
     growing.randomise(engine_, 0.1F);
@@ -248,12 +253,14 @@ class Contract {
     const std::vector<float> nan(64, std::numeric_limits<float>::quiet_NaN());
     const std::vector<float> query = tensors.get(0, 0, 77);
     tensors.set(0, 0, 77, nan);
-    expect_nan_rows(tensors, clean, plan, [](std::int64_t row) { return row == 77; }, "one query");
+    expect_nan_rows(
+        tensors, clean, plan, [](std::int64_t row) { return row == 77; }, "one query");
     tensors.set(0, 0, 77, query);
     tensors.set(2, 0, 123, nan);
     const std::vector<char> sees = visibility(plan, nullptr);
-    expect_nan_rows(tensors, clean, plan,
-                    [&](std::int64_t row) { return sees[at(row * 300 + 123)] != 0; }, "one value");
+    expect_nan_rows(
+        tensors, clean, plan, [&](std::int64_t row) { return sees[at(row * 300 + 123)] != 0; },
+        "one value");
   }
 
   void expect_nan_rows(Tensors& tensors, const Outputs& clean, const Plan& plan,
@@ -262,9 +269,11 @@ class Contract {
     for (std::int64_t row = 0; row < tensors.n; ++row) {
       for (std::size_t x = at(row * 64); x < at(row * 64 + 64); ++x) {
         if (affected(row)) {
-          ASSERT_TRUE(std::isnan(got.o[x])) << where(tensors) << ", NaN in " << what << ", row " << row;
+          ASSERT_TRUE(std::isnan(got.o[x]))
+              << where(tensors) << ", NaN in " << what << ", row " << row;
         } else {
-          ASSERT_EQ(got.o[x], clean.o[x]) << where(tensors) << ", NaN in " << what << ", row " << row;
+          ASSERT_EQ(got.o[x], clean.o[x])
+              << where(tensors) << ", NaN in " << what << ", row " << row;
         }
       }
     }

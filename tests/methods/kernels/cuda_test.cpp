@@ -83,12 +83,16 @@ TEST_P(CudaWalk, NamesExactlyTheVisibleKeys) {
 
 INSTANTIATE_TEST_SUITE_P(
     Forms, CudaWalk,
-    ::testing::Values(Case{2, 300, 64, {}, false}, Case{1, 513, 128, {.orders = true}, true},
-                      Case{3, 200, 16, {.orders = true, .per_head = true, .ragged = true,
-                                        .empty_blocks = true, .keep = 0.3}, true},
-                      Case{2, 257, 40, {.ragged = true, .keep = 0.2, .empty_lists = true}, false},
-                      Case{1, 1, 128, {}, false}, Case{1, 400, 300, {.keep = 1.0}, false},
-                      Case{2, 130, 1, {.orders = true, .keep = 0.3}, true}));
+    ::testing::Values(
+        Case{2, 300, 64, {}, false}, Case{1, 513, 128, {.orders = true}, true},
+        Case{3,
+             200,
+             16,
+             {.orders = true, .per_head = true, .ragged = true, .empty_blocks = true, .keep = 0.3},
+             true},
+        Case{2, 257, 40, {.ragged = true, .keep = 0.2, .empty_lists = true}, false},
+        Case{1, 1, 128, {}, false}, Case{1, 400, 300, {.keep = 1.0}, false},
+        Case{2, 130, 1, {.orders = true, .keep = 0.3}, true}));
 
 TEST(CudaWork, NeighbouringBlocksBecomeOneRun) {
   const CudaWork dense = make_cuda_work(dense_plan(1, 1000, 128), nullptr);
@@ -121,7 +125,8 @@ TEST(CudaWalkSwizzle, IsABijectionWithoutBankConflicts) {
     }
     for (int chunk = 0; chunk < chunks; ++chunk) {
       std::set<int> groups;  // of 16 bytes among the 128 bytes of all banks
-      for (int row = 0; row < 8; ++row) groups.insert(cuda_walk::swizzled_chunk(row, chunk, chunks) % 8);
+      for (int row = 0; row < 8; ++row)
+        groups.insert(cuda_walk::swizzled_chunk(row, chunk, chunks) % 8);
       EXPECT_EQ(groups.size(), 8U);
     }
   }
@@ -144,7 +149,8 @@ TEST(CudaKernel, SaysWhatItDoesNotCover) {
     }
     return kernel->supports(plan, inputs).value_or("");
   };
-  EXPECT_NE(kernel->supports(plan, host.inputs).value_or("").find("CUDA memory"), std::string::npos);
+  EXPECT_NE(kernel->supports(plan, host.inputs).value_or("").find("CUDA memory"),
+            std::string::npos);
   EXPECT_NE(reason_for(DType::f32, 64, 64).find("f32"), std::string::npos);
   EXPECT_NE(reason_for(DType::bf16, 80, 80).find("head_dim 80"), std::string::npos);
   EXPECT_NE(reason_for(DType::bf16, 64, 65).find("multiples of 8"), std::string::npos);
@@ -160,15 +166,16 @@ TEST(CudaKernel, ConformsAtALargerSize) {
       std::mt19937 engine(41);
       Tensors tensors(DType::bf16, 2, 5000, dim, Tensors::Form::interleaved);
       tensors.randomise(engine);
-      const Plan plan =
-          random_plan(2, 5000, block, {.orders = true, .per_head = true, .ragged = true, .keep = 0.2}, engine);
+      const Plan plan = random_plan(
+          2, 5000, block, {.orders = true, .per_head = true, .ragged = true, .keep = 0.2}, engine);
       AttendInputs inputs = tensors.inputs;
       TensorView* views[] = {&inputs.q, &inputs.k, &inputs.v};
       std::vector<DeviceBuffer> copies;
       for (int t = 0; t < 3; ++t) {
         const auto lead = static_cast<char*>(tensors.aligned(t)) - tensors.raw[t].data();
         copies.emplace_back(device, tensors.raw[t].size());
-        copies.back().copy_from_host(tensors.raw[t].data() + lead, tensors.raw[t].size() - at(lead));
+        copies.back().copy_from_host(tensors.raw[t].data() + lead,
+                                     tensors.raw[t].size() - at(lead));
         const auto offset = static_cast<const char*>(views[t]->data) - tensors.raw[t].data() - lead;
         views[t]->data = copies.back().as<char>() + offset;
         views[t]->device = device;

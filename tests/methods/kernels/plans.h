@@ -36,7 +36,8 @@ struct Tensors {
       convert_from_float(nans.data(), aligned(t), dtype, at((h * n + 1) * row));
       TensorView& view = views[t];
       view = contiguous_view(aligned(t), dtype, h, n, d);
-      view.data = static_cast<const char*>(view.data) + row * static_cast<std::int64_t>(size_of(dtype));
+      view.data =
+          static_cast<const char*>(view.data) + row * static_cast<std::int64_t>(size_of(dtype));
       view.token_stride = form == Form::interleaved ? h * d : row;
       view.head_stride = form == Form::interleaved ? d : n * row;
     }
@@ -97,12 +98,12 @@ struct Outputs {
 
 // Everything a plan may be: see each flag.
 struct PlanForm {
-  bool orders = false;           // random orders instead of identity
-  bool per_head = false;         // orders and layouts of their own for each head
-  bool ragged = false;           // block sizes drawn from 1 .. 2 * block
-  bool empty_blocks = false;     // some blocks without tokens
-  double keep = 0.5;             // probability of keeping a key block; at least one stays
-  bool empty_lists = false;      // some query blocks keep nothing
+  bool orders = false;        // random orders instead of identity
+  bool per_head = false;      // orders and layouts of their own for each head
+  bool ragged = false;        // block sizes drawn from 1 .. 2 * block
+  bool empty_blocks = false;  // some blocks without tokens
+  double keep = 0.5;          // probability of keeping a key block; at least one stays
+  bool empty_lists = false;   // some query blocks keep nothing
 };
 
 inline void add_layout(Layout& layout, std::int64_t tokens, int block, const PlanForm& form,
@@ -111,7 +112,8 @@ inline void add_layout(Layout& layout, std::int64_t tokens, int block, const Pla
   std::uniform_int_distribution<int> size(1, 2 * block);
   while (offsets.back() < tokens) {
     const auto step = form.ragged ? size(engine) : block;
-    offsets.push_back(static_cast<std::int32_t>(std::min<std::int64_t>(tokens, offsets.back() + step)));
+    offsets.push_back(
+        static_cast<std::int32_t>(std::min<std::int64_t>(tokens, offsets.back() + step)));
     if (form.empty_blocks && engine() % 4 == 0) offsets.push_back(offsets.back());
   }
   while (static_cast<std::int64_t>(offsets.size()) < blocks + 1) {
@@ -121,8 +123,8 @@ inline void add_layout(Layout& layout, std::int64_t tokens, int block, const Pla
   layout.blocks = static_cast<std::int64_t>(offsets.size()) - 1;
 }
 
-inline Layout random_layout(std::int64_t heads, std::int64_t tokens, int block, const PlanForm& form,
-                            std::mt19937& engine) {
+inline Layout random_layout(std::int64_t heads, std::int64_t tokens, int block,
+                            const PlanForm& form, std::mt19937& engine) {
   Layout layout;
   layout.rows = form.per_head ? static_cast<int>(heads) : 1;
   // Rows of one layout have one number of blocks: draw each, then pad all to the largest.
@@ -177,9 +179,8 @@ inline Plan random_plan(std::int64_t heads, std::int64_t tokens, int block, cons
         if (plan.k_blocks.size(h, kb) > 0) usable.push_back(kb);
         if (uniform(engine) < form.keep) kept.push_back(kb);
       }
-      const bool needs_one = std::none_of(kept.begin(), kept.end(), [&](std::int32_t kb) {
-        return plan.k_blocks.size(h, kb) > 0;
-      });
+      const bool needs_one = std::none_of(
+          kept.begin(), kept.end(), [&](std::int32_t kb) { return plan.k_blocks.size(h, kb) > 0; });
       if (needs_one) kept = {usable[engine() % usable.size()]};
       if (plan.q_blocks.size(h, qb) == 0) kept.clear();
       if (form.empty_lists && qb % 3 == 1) kept.clear();

@@ -28,7 +28,8 @@ Outputs run(Tensors& tensors, const Plan& plan, int threads = 2) {
 // that is the relative error of a weight, and o, lse inherit it.
 constexpr double kFp32 = 4e-5;
 
-void expect_exact(const Outputs& got, const Exact& exact, std::int64_t dim, double tolerance = kFp32) {
+void expect_exact(const Outputs& got, const Exact& exact, std::int64_t dim,
+                  double tolerance = kFp32) {
   for (std::size_t row = 0; row < exact.lse.size(); ++row) {
     if (std::isinf(exact.lse[row])) {
       ASSERT_EQ(got.lse[row], kMinusInf) << "row " << row;
@@ -137,12 +138,30 @@ INSTANTIATE_TEST_SUITE_P(
         Case{DType::f32, 2, 257, 32, 32, Form::contiguous, {}, false},
         Case{DType::bf16, 3, 200, 64, 16, Form::interleaved, {.orders = true}, false},
         Case{DType::f16, 2, 300, 40, 32, Form::padded, {.orders = true, .per_head = true}, false},
-        Case{DType::f32, 3, 301, 72, 32, Form::contiguous,
-             {.orders = true, .per_head = true, .ragged = true, .empty_blocks = true}, false},
-        Case{DType::bf16, 2, 190, 128, 48, Form::interleaved,
-             {.orders = true, .ragged = true, .empty_blocks = true, .keep = 0.3}, true},
-        Case{DType::f32, 2, 150, 16, 8, Form::padded,
-             {.orders = true, .per_head = true, .ragged = true, .keep = 0.1, .empty_lists = true}, true},
+        Case{DType::f32,
+             3,
+             301,
+             72,
+             32,
+             Form::contiguous,
+             {.orders = true, .per_head = true, .ragged = true, .empty_blocks = true},
+             false},
+        Case{DType::bf16,
+             2,
+             190,
+             128,
+             48,
+             Form::interleaved,
+             {.orders = true, .ragged = true, .empty_blocks = true, .keep = 0.3},
+             true},
+        Case{DType::f32,
+             2,
+             150,
+             16,
+             8,
+             Form::padded,
+             {.orders = true, .per_head = true, .ragged = true, .keep = 0.1, .empty_lists = true},
+             true},
         Case{DType::f32, 1, 400, 16, 300, Form::contiguous, {.ragged = true, .keep = 1.0}, false}));
 
 TEST(Reference, RaggedTokenCounts) {
@@ -170,7 +189,8 @@ TEST(Reference, ChosenBlocksEqualTheWholeKernel) {
   std::mt19937 engine(4);
   Tensors tensors(DType::f32, 2, 500, 32);
   tensors.randomise(engine);
-  const Plan plan = random_plan(2, 500, 40, {.orders = true, .per_head = true, .ragged = true}, engine);
+  const Plan plan =
+      random_plan(2, 500, 40, {.orders = true, .per_head = true, .ragged = true}, engine);
   const Outputs whole = run(tensors, plan);
   const std::vector<std::int64_t> blocks = {0, 3, 2};
   std::int64_t rows = 0;
@@ -186,8 +206,9 @@ TEST(Reference, ChosenBlocksEqualTheWholeKernel) {
       for (std::size_t i = 0; i < 32; ++i) ASSERT_EQ(o[row * 32 + i], whole.o[token * 32 + i]);
     }
   }
-  EXPECT_THROW(reference_query_blocks(tensors.inputs, plan, 1, {plan.q_blocks.blocks}, o.data(),
-                                      lse.data()), Error);
+  EXPECT_THROW(
+      reference_query_blocks(tensors.inputs, plan, 1, {plan.q_blocks.blocks}, o.data(), lse.data()),
+      Error);
 }
 
 // error_scale from its definition, with float64 weights.
@@ -229,7 +250,8 @@ TEST(Reference, RowScaleFollowsItsDefinition) {
     const RowScale& scale = scales[at(q)];
     EXPECT_NEAR(scale.error_scale, std::sqrt(std::max({token_term, tile_term, o_norm2})),
                 1e-4 * scale.error_scale);
-    EXPECT_NEAR(scale.score_bound, double{tensors.inputs.scale} * std::sqrt(q_norm2) * longest, 1e-4);
+    EXPECT_NEAR(scale.score_bound, double{tensors.inputs.scale} * std::sqrt(q_norm2) * longest,
+                1e-4);
     EXPECT_NEAR(scale.row_max, largest, 1e-4);
     EXPECT_EQ(scale.keys, n);
   }
