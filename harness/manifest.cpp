@@ -29,7 +29,7 @@
 #define RAINGAUGE_VERSION "unknown"
 #endif
 #ifndef RAINGAUGE_BUILD_LIBRARIES
-#define RAINGAUGE_BUILD_LIBRARIES ""  // "HDF5=1.10.8;yaml-cpp=0.7.0"
+#define RAINGAUGE_BUILD_LIBRARIES ""  // "HDF5=1.10.8,yaml-cpp=0.7.0"
 #endif
 
 namespace raingauge {
@@ -62,7 +62,7 @@ json library_versions() {
                                      NLOHMANN_JSON_VERSION_PATCH)},
       {"CLI11", CLI11_VERSION}};
   std::istringstream entries(RAINGAUGE_BUILD_LIBRARIES);
-  for (std::string entry; std::getline(entries, entry, ';');) {
+  for (std::string entry; std::getline(entries, entry, ',');) {
     const std::size_t equals = entry.find('=');
     if (equals != std::string::npos && equals + 1 < entry.size()) {
       versions[entry.substr(0, equals)] = entry.substr(equals + 1);

@@ -96,15 +96,16 @@ std::vector<std::vector<float>> pooled_probability(const NoiseRecord& record, co
 }
 
 TEST(RainFusion2, MasksEqualTheReleasedRuleForEveryAlignment) {
-  // N_video % 128 = 0, 16, 80, 127 and 1; text before and after; sides divisible by 8 and not.
+  // N_video % 128 = 0, 16, 80, 1 and 127; text before and after; sides divisible by 8 and not.
   struct Case {
     Segments segments;
     std::int64_t video, text;
   };
   const std::vector<Case> cases = {
       {video_then_text(2, 16, 24, 0), 768, 0},   {video_then_text(9, 8, 242, 60), 17424, 60},
-      {text_then_video(4, 10, 10, 40), 400, 40}, {video_then_text(3, 9, 13, 200), 351, 200},
-      {video_then_text(13, 9, 11, 8), 1287, 8},  {text_then_video(1, 16, 24, 30), 384, 30}};
+      {text_then_video(4, 10, 10, 40), 400, 40}, {video_then_text(2, 8, 13, 200), 208, 200},
+      {video_then_text(3, 13, 23, 8), 897, 8},   {text_then_video(3, 11, 31, 128), 1023, 128},
+      {video_then_text(3, 11, 31, 0), 1023, 0},  {text_then_video(1, 16, 24, 30), 384, 30}};
   for (const auto& c : cases) {
     const NoiseRecord record(c.segments, 1, 16, 11, DType::f32);
     for (const double sparsity : {0.6, 0.7, 0.8}) {

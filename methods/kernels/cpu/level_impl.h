@@ -749,28 +749,58 @@ RAINGAUGE_NOINLINE void pack_q(const PackShape& shape, const void* row, float fa
 
 // ---- Pooling. ----
 
+constexpr int kPoolPanels = 8;  // 16-column panels of a row read together
+
+// Columns [first, first + 16 * kPanels) of `count` rows, each column in ascending order of rows.
+template <int kPanels>
+RAINGAUGE_INLINE void add_columns(const PackShape& shape, int first, const void* const* rows,
+                                  std::int64_t count, float* totals) {
+  Vec sum[kPanels * kVecs];
+#pragma GCC unroll 32
+  for (int n = 0; n < kPanels * kVecs; ++n) {
+    sum[n] = zero();
+  }
+  constexpr std::int64_t kRowsAhead = 16;  // rows of a permuted block have no order to prefetch by
+  const auto size = static_cast<std::size_t>(shape.dtype == DType::f32 ? 4 : 2);
+  for (std::int64_t r = 0; r < count; ++r) {
+    const std::int64_t later = r + kRowsAhead < count ? r + kRowsAhead : r;
+    for (std::size_t byte = 0; byte < kPanels * kUnit * size; byte += 64) {
+      __builtin_prefetch(static_cast<const char*>(rows[later]) +
+                         static_cast<std::size_t>(first) * size + byte);
+    }
+#pragma GCC unroll 8
+    for (int c = 0; c < kPanels; ++c) {
+      alignas(64) float values[kUnit];
+      load_floats(shape, rows[r], first + c * kUnit, values);
+#pragma GCC unroll 4
+      for (int n = 0; n < kVecs; ++n) {
+        sum[c * kVecs + n] = add(sum[c * kVecs + n], load(values + n * kWidth));
+      }
+    }
+  }
+#pragma GCC unroll 32
+  for (int n = 0; n < kPanels * kVecs; ++n) {
+    store(totals + n * kWidth, sum[n]);
+  }
+}
+
 RAINGAUGE_NOINLINE void add_rows(DType dtype, int head_dim, const void* const* rows,
                                  std::int64_t count, float* sums) {
   const PackShape shape{dtype, head_dim, false};
-  for (int c = 0; c < head_dim; c += kUnit) {
-    alignas(64) float values[kUnit];
-    alignas(64) float totals[kUnit] = {};
-    Vec sum[kVecs];
-    for (int n = 0; n < kVecs; ++n) {
-      sum[n] = zero();
+  int c = 0;
+  while (c < head_dim) {
+    alignas(64) float totals[kPoolPanels * kUnit];
+    const bool many = c + kPoolPanels * kUnit <= head_dim;
+    if (many) {
+      add_columns<kPoolPanels>(shape, c, rows, count, totals);
+    } else {
+      add_columns<1>(shape, c, rows, count, totals);
     }
-    for (std::int64_t r = 0; r < count; ++r) {
-      load_floats(shape, rows[r], c, values);
-      for (int n = 0; n < kVecs; ++n) {
-        sum[n] = add(sum[n], load(values + n * kWidth));
-      }
-    }
-    for (int n = 0; n < kVecs; ++n) {
-      store(totals + n * kWidth, sum[n]);
-    }
-    for (int i = 0; i < kUnit && c + i < head_dim; ++i) {
+    const int columns = many ? kPoolPanels * kUnit : kUnit;
+    for (int i = 0; i < columns && c + i < head_dim; ++i) {
       sums[c + i] += totals[i];
     }
+    c += columns;
   }
 }
 
