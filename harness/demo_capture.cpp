@@ -193,7 +193,35 @@ std::vector<fs::path> demo_captures(const json& options, const Selection& select
   return files;
 }
 
+std::vector<RecordInfo> list_demo_records(const json& options, const Selection& select) {
+  const auto model = demo::Demo::load();
+  std::vector<RecordInfo> records;
+  for (const auto& clip : demo_clips(options)) {
+    for (int step = 0; step < clip.steps; ++step) {
+      for (int layer = 0; layer < model.layers(); ++layer) {
+        if (!allowed(select.layers, layer) || !allowed(select.steps, step)) continue;
+        RecordInfo info;
+        info.number = static_cast<int>(records.size());
+        info.generation = clip.mode + " " + std::to_string(clip.seed);
+        info.site.step = step;
+        info.site.layer = layer;
+        info.scale = model.scale();
+        for (int head = 0; head < model.heads(); ++head) info.heads.push_back(head);
+        info.segments = model.segments(request_of(clip));
+        info.tokens = info.segments.back().end();
+        info.head_dim = model.head_dim();
+        records.push_back(std::move(info));
+      }
+    }
+  }
+  return records;
+}
+
 #else
+
+std::vector<RecordInfo> list_demo_records(const json&, const Selection&) {
+  throw Unsupported("captures: demo needs libtorch, which this build does not have");
+}
 
 void record_demo_clip(const DemoClip&, const Selection&, const fs::path&, bool, const Device&, int,
                       const StatusFn&) {

@@ -22,6 +22,9 @@ std::vector<std::filesystem::path> demo_captures(const nlohmann::json& options,
                                                  const Selection& select, const Device& device,
                                                  int threads, const StatusFn& status);
 
+// The records that demo_captures() would give, without recording any.
+std::vector<RecordInfo> list_demo_records(const nlohmann::json& options, const Selection& select);
+
 struct DemoClip {
   std::uint64_t seed = 1;
   std::string mode = "image_to_video";

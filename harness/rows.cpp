@@ -2,8 +2,10 @@
 #include "harness/rows.h"
 
 #include <array>
+#include <filesystem>
 
 #include "data/error.h"
+#include "data/sha256.h"
 #include "harness/results.h"
 
 namespace raingauge {
@@ -14,6 +16,17 @@ using nlohmann::json;
 constexpr std::array<const char*, 8> kOutcomeNames = {"ok",         "incorrect",    "unsupported",
                                                       "infeasible", "invalid_plan", "not_finite",
                                                       "failed",     "skipped"};
+
+// What an arm is: its settings, and the content of the file that it reads.
+json identity(const Arm& arm) {
+  json value = arm.canonical();
+  const auto path = arm.params.find("path");
+  if (path == arm.params.end()) return value;
+  const std::filesystem::path full = path->get<std::string>();
+  value["file"] = sha256_file(
+      (full.is_absolute() ? full : std::filesystem::path(arm.base_folder) / full).string());
+  return value;
+}
 
 const char* match_name(Match match) { return match == Match::density ? "density" : "nominal"; }
 
@@ -78,7 +91,7 @@ std::string fidelity_cell(const Experiment& experiment, const Arm& arm, const st
   return cell_hash({{"stage", "fidelity"},
                     {"content", content},
                     {"heads", heads},
-                    {"arm", arm.canonical()},
+                    {"arm", identity(arm)},
                     {"name", arm.name},
                     {"match", match_name(experiment.match)},
                     {"rows", {experiment.rows.all, experiment.rows.sample, experiment.rows.seed}},
@@ -91,7 +104,7 @@ std::string conformance_cell(const Arm& arm, const std::string& content, const s
   return cell_hash({{"stage", "conformance"},
                     {"content", content},
                     {"heads", heads},
-                    {"arm", arm.canonical()},
+                    {"arm", identity(arm)},
                     {"kernel", kernel},
                     {"device", device},
                     {"match", match_name(match)}});
@@ -100,7 +113,7 @@ std::string conformance_cell(const Arm& arm, const std::string& content, const s
 std::string latency_cell(const Experiment& experiment, const std::string& content,
                          const std::string& device, int threads) {
   json arms = json::array();
-  for (const auto& arm : experiment.arms) arms.push_back({arm.name, arm.canonical()});
+  for (const auto& arm : experiment.arms) arms.push_back({arm.name, identity(arm)});
   const auto& latency = experiment.latency;
   return cell_hash({{"stage", "latency"},
                     {"content", content},

@@ -90,7 +90,7 @@ void replay_record(const RunContext& context, const RecordRef& reference,
                                     [](const ActiveArm& arm) { return arm.method->stateful(); });
   const bool timing = kernels.wants(content);
   if (!stateful && !timing && std::none_of(arms.begin(), arms.end(), missing)) {
-    context.progress.advance(static_cast<double>(arms.size()));
+    context.progress.skip(static_cast<double>(arms.size()));
     return;
   }
   const auto record = reference.source->load(*reference.info, reference.heads);

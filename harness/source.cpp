@@ -94,6 +94,23 @@ class SyntheticSource : public RecordSource {
   int threads_;
 };
 
+// What a dry run sees of clips that are not recorded yet.
+class ListedSource : public RecordSource {
+ public:
+  explicit ListedSource(std::vector<RecordInfo> records) : records_(std::move(records)) {}
+  const std::vector<RecordInfo>& records() const override { return records_; }
+  std::unique_ptr<Record> load(const RecordInfo& record, const std::vector<int>&) override {
+    throw Error("record " + std::to_string(record.number) + " is listed, not recorded");
+  }
+  std::string content_id(const RecordInfo& record) override {
+    return std::to_string(record.number);
+  }
+  json describe() const override { return {{"kind", "listed"}, {"records", records_.size()}}; }
+
+ private:
+  std::vector<RecordInfo> records_;
+};
+
 template <typename T>
 bool allowed(const std::vector<T>& wanted, const T& value) {
   return wanted.empty() || std::find(wanted.begin(), wanted.end(), value) != wanted.end();
@@ -155,7 +172,7 @@ std::unique_ptr<RecordSource> make_synthetic_source(const json& options, int thr
 
 std::vector<std::unique_ptr<RecordSource>> open_sources(const Experiment& experiment,
                                                         const Device& device, int threads,
-                                                        const StatusFn& status) {
+                                                        bool list_only, const StatusFn& status) {
   std::vector<std::unique_ptr<RecordSource>> sources;
   for (const auto& capture : experiment.captures) {
     switch (capture.kind) {
@@ -167,6 +184,11 @@ std::vector<std::unique_ptr<RecordSource>> open_sources(const Experiment& experi
         sources.push_back(make_synthetic_source(capture.options, threads));
         break;
       case CaptureSource::Kind::demo:
+        if (list_only) {
+          sources.push_back(std::make_unique<ListedSource>(
+              list_demo_records(capture.options, experiment.select)));
+          break;
+        }
         for (const auto& file :
              demo_captures(capture.options, experiment.select, device, threads, status)) {
           sources.push_back(open_capture_source(file.string()));

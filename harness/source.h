@@ -38,10 +38,11 @@ struct Sequence {
 
 using StatusFn = std::function<void(const std::string& message)>;
 
-// Opens files, lists synthetic records, records demo captures that the cache lacks.
+// Opens files, lists synthetic records, records demo captures that the cache lacks. `list_only`: demo
+// clips are not recorded, only listed (their records cannot be loaded).
 std::vector<std::unique_ptr<RecordSource>> open_sources(const Experiment& experiment,
                                                         const Device& device, int threads,
-                                                        const StatusFn& status);
+                                                        bool list_only, const StatusFn& status);
 
 std::unique_ptr<RecordSource> open_capture_source(const std::string& path);
 std::unique_ptr<RecordSource> make_synthetic_source(const nlohmann::json& options, int threads);

@@ -2,6 +2,7 @@
 #include "methods/registry.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "methods/orders/registry.h"
 #include "methods/scores/score.h"
@@ -33,7 +34,8 @@ json without_sparsity(const MethodSpec& spec, json given) {
     throw ParamError("/sparsity",
                      "key 'sparsity': got " + found->dump() + ", allowed: a number in [0, 1)");
   }
-  given["density"] = 1.0 - found->get<double>();
+  // 12 digits: sparsity 0.8 and density 0.2 are the same arm, with the same cells and labels.
+  given["density"] = std::round((1.0 - found->get<double>()) * 1e12) / 1e12;
   given.erase("sparsity");
   return given;
 }

@@ -151,7 +151,7 @@ int run_command(const RunCommand& options) {
   const auto status = [&](const std::string& text) {
     if (!options.quiet) std::fprintf(stderr, "%s\n", text.c_str());
   };
-  const auto sources = open_sources(experiment, device, options.threads, status);
+  const auto sources = open_sources(experiment, device, options.threads, options.dry_run, status);
   const auto sequences =
       sources.empty() ? std::vector<Sequence>{} : select_sequences(sources, experiment.select);
   if (options.dry_run) return print_dry_run(experiment, sequences);
