@@ -24,11 +24,6 @@ json clip_json(const DemoClip& clip) {
 
 #ifdef RAINGAUGE_WITH_TORCH
 
-template <typename T>
-bool allowed(const std::vector<T>& wanted, const T& value) {
-  return wanted.empty() || std::find(wanted.begin(), wanted.end(), value) != wanted.end();
-}
-
 demo::ClipRequest request_of(const DemoClip& clip) {
   demo::ClipRequest request;
   request.seed = clip.seed;

@@ -111,11 +111,6 @@ class ListedSource : public RecordSource {
   std::vector<RecordInfo> records_;
 };
 
-template <typename T>
-bool allowed(const std::vector<T>& wanted, const T& value) {
-  return wanted.empty() || std::find(wanted.begin(), wanted.end(), value) != wanted.end();
-}
-
 bool selected(const RecordInfo& record, const Selection& selection) {
   return allowed(selection.layers, record.site.layer) &&
          allowed(selection.steps, record.site.step) &&

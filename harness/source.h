@@ -3,6 +3,7 @@
 // planted synthetic records. The runner sees sequences of records, steps ascending.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <string>
@@ -24,6 +25,12 @@ class RecordSource {
   virtual std::string content_id(const RecordInfo& record) = 0;
   virtual nlohmann::json describe() const = 0;  // for the manifest
 };
+
+// An empty list of a selection allows everything.
+template <typename T>
+bool allowed(const std::vector<T>& wanted, const T& value) {
+  return wanted.empty() || std::find(wanted.begin(), wanted.end(), value) != wanted.end();
+}
 
 struct RecordRef {
   RecordSource* source = nullptr;

@@ -18,6 +18,7 @@
 #include "harness/summary.h"
 #include "harness/table.h"
 #include "methods/kernels/device.h"
+#include "methods/kernels/registry.h"
 #include "methods/params.h"
 
 namespace raingauge {
@@ -44,10 +45,9 @@ void refuse_what_does_not_fit(const MemoryEstimate& need) {
               "fewer arms at a time");
 }
 
-// Rows a second of the fp32 evaluator, measured on this machine in a fraction of a second: the ETA's
-// unit. A tenth of a GFLOP is enough to see what the machine does now.
+// Before anything ran there is no rate to go by: an assumed one, that of a slow core.
 double seconds_for(double flops) {
-  constexpr double kAssumedFlops = 2.0e10;  // a slow core; progress corrects it as the run goes on
+  constexpr double kAssumedFlops = 2.0e10;
   return flops / kAssumedFlops;
 }
 
@@ -62,7 +62,7 @@ int print_dry_run(const Experiment& experiment, const std::vector<Sequence>& seq
   std::printf("%zu records in %zu sequences; %lld fidelity cells, %lld latency groups\n", records,
               sequences.size(), static_cast<long long>(cost.fidelity_cells),
               static_cast<long long>(cost.latency_groups));
-  std::printf("fidelity: %.3g FLOP, at most about %s on a slow core\n", cost.flops,
+  std::printf("fidelity: %.3g FLOP, about %s at an assumed 20 GFLOP/s\n", cost.flops,
               format_duration(seconds_for(cost.flops)).c_str());
   std::printf("peak memory: about %s\n",
               memory_text(estimate_memory(experiment, sequences)).c_str());
@@ -121,7 +121,8 @@ double total_units(const Experiment& experiment, const std::vector<Sequence>& se
 }
 
 // Replays, and foretells from the time it took what every row and every oracle would take: "" when
-// nothing was left out, or nothing computed.
+// nothing was left out or nothing computed, and when latency was measured in between (its time does
+// not grow with the rows).
 std::string replay_timed(const RunContext& context, const std::vector<Sequence>& sequences) {
   const auto cells_before = context.folder.cells("fidelity");
   const auto start = std::chrono::steady_clock::now();
@@ -135,7 +136,7 @@ std::string replay_timed(const RunContext& context, const std::vector<Sequence>&
   const double all = estimate_cost(full, sequences).flops;
   const auto computed = context.folder.cells("fidelity") - cells_before;
   const auto cells = static_cast<double>(context.folder.cells("fidelity"));
-  if (computed == 0 || all <= done) return "";
+  if (computed == 0 || all <= done || context.experiment.latency.enabled) return "";
   const double share = static_cast<double>(computed) / cells;
   return "With rows: all and oracles on all heads this replay would take about " +
          format_duration(seconds / share * all / done) + " here (" +
@@ -159,6 +160,10 @@ int run_command(const RunCommand& options) {
 
   const fs::path out =
       options.out.empty() ? fs::path("runs") / experiment.name : fs::path(options.out);
+  for (const auto& name : experiment.latency.kernels) {
+    if (find_kernel(name).spec.runs_on(device.kind)) continue;
+    status("latency: kernel " + name + " does not run on " + to_string(device) + ", left out");
+  }
   RunFolder folder(out, cell_hash(experiment.resolved), options.fresh);
   json captures = json::array();
   for (const auto& source : sources) captures.push_back(source->describe());
