@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <limits>
 
+#include "harness/gpu_state.h"
 #include "harness/latency.h"
 #include "harness/rows.h"
 #include "methods/kernels/conformance.h"
+#include "methods/kernels/device.h"
 #include "methods/kernels/registry.h"
 #include "methods/plan_heads.h"
 
@@ -59,6 +61,13 @@ double useful_flops(const Plan& plan, const RecordView& record) {
   return flops;
 }
 
+// Medians of attend of everything that ran dense, by kernel, and the fastest of them.
+struct DenseTimes {
+  double best_ms = std::numeric_limits<double>::infinity();
+  std::string best;
+  json all = json::object();
+};
+
 json kernel_row(const std::string& cell, const RecordView& record, const TimedArm& arm,
                 const Kernel& kernel, const Device& device) {
   json row = base_row(cell, *record.info, *arm.arm);
@@ -72,9 +81,8 @@ json kernel_row(const std::string& cell, const RecordView& record, const TimedAr
 // An experiment may name the kernels of several devices; those of this run's device take part.
 KernelStage::KernelStage(const RunContext& context) : context_(context) {
   for (const auto& name : context.experiment.latency.kernels) {
-    const auto& entry = find_kernel(name);
-    if (!entry.spec.runs_on(context.device.kind)) continue;
-    kernels_.push_back(entry.make({.threads = context.threads, .isa = {}}));
+    if (!may_run_on(name, context.device.kind)) continue;
+    kernels_.push_back(make_kernel(name, {.threads = context.threads, .isa = {}}));
   }
 }
 
@@ -100,8 +108,8 @@ class Stage {
   // Conformance of one kernel on one plan; true when it may be timed.
   bool gate(const TimedArm& arm, Kernel& kernel) {
     json row = kernel_row(
-        conformance_cell(*arm.arm, content_, std::string(kernel.spec().name),
-                         to_string(context_.device), record_.heads(), context_.experiment.match),
+        conformance_cell(*arm.arm, content_, kernel.identity(), to_string(context_.device),
+                         record_.heads(), context_.experiment.match),
         record_, arm, kernel, context_.device);
     const auto outcome = measure_conformance(arm, kernel, row);
     row["outcome"] = name_of(outcome);
@@ -162,44 +170,77 @@ class Stage {
   }
 
   // The dense denominator is the fastest contender that keeps every pair, whoever that is.
+  DenseTimes dense_times(const std::vector<std::pair<const TimedArm*, Kernel*>>& pairs,
+                         const std::vector<Contender>& contenders,
+                         const std::vector<PhaseTimes>& times) const {
+    DenseTimes dense;
+    for (std::size_t i = 0; i < times.size(); ++i) {
+      if (!contenders[i].dense || !times[i].failure.empty()) continue;
+      const double median = times[i].attend.median();
+      std::string label(pairs[i].second->spec().name);
+      if (!times[i].kernel_detail.empty()) label += " (" + times[i].kernel_detail + ")";
+      const auto known = dense.all.find(label);
+      if (known == dense.all.end() || median < known->get<double>()) dense.all[label] = median;
+      if (median >= dense.best_ms) continue;
+      dense.best_ms = median;
+      dense.best = label;
+    }
+    return dense;
+  }
+
   void add_rows(const std::vector<std::pair<const TimedArm*, Kernel*>>& pairs,
                 const std::vector<Contender>& contenders, const std::vector<PhaseTimes>& times) {
-    double dense_ms = std::numeric_limits<double>::infinity();
-    std::string dense_kernel;
+    const DenseTimes dense = dense_times(pairs, contenders, times);
     for (std::size_t i = 0; i < times.size(); ++i) {
-      if (!contenders[i].dense || times[i].attend.median() >= dense_ms) continue;
-      dense_ms = times[i].attend.median();
-      dense_kernel = pairs[i].second->spec().name;
-    }
-    for (std::size_t i = 0; i < times.size(); ++i) {
-      const auto& [arm, kernel] = pairs[i];
-      json row = kernel_row(cell_, record_, *arm, *kernel, context_.device);
-      const auto density = measure_density(arm->plan, record_.key_valid);
-      const double attend_ms = times[i].attend.median();
-      row["heads"] = record_.heads();
-      row["tokens"] = record_.tokens();
-      row["head_dim"] = record_.head_dim();
-      row["dtype"] = name_of(record_.q.dtype);
-      row["nominal_density"] = number_or_null(arm->plan.nominal_density);
-      row["density_pairs"] = density.mean_pairs;
-      row["density_tiles"] = times[i].density_tiles;
-      row["plan_ms"] = arm->method != nullptr ? times[i].plan.to_json() : json();
-      row["plan_device"] = "cpu";
-      row["permute_ms"] = nullptr;  // every kernel here reads tokens through the order
-      row["prepare_ms"] = times[i].prepare.to_json();
-      row["attend_ms"] = times[i].attend.to_json();
-      row["unpermute_ms"] = nullptr;
-      row["total_ms"] = times[i].total.to_json();
-      row["tflops_effective"] = useful_flops(arm->plan, record_) / (attend_ms * 1e9);
-      row["speedup_vs_dense"] =
-          std::isfinite(dense_ms) ? json(dense_ms / times[i].total.median()) : json();
-      row["dense_kernel"] = dense_kernel;
-      row["dense_ms"] = number_or_null(dense_ms);
-      row["noisy"] = times[i].noisy;
-      row["threads"] = context_.threads;
-      row["kernel_detail"] = times[i].kernel_detail;
+      json row = kernel_row(cell_, record_, *pairs[i].first, *pairs[i].second, context_.device);
+      if (!times[i].failure.empty()) {
+        latency_rows_.push_back(failed_row(row, Outcome::failed, times[i].failure));
+        continue;
+      }
+      describe(row, *pairs[i].first, times[i]);
+      add_times(row, *pairs[i].first, times[i], dense);
       latency_rows_.push_back(std::move(row));
     }
+  }
+
+  void describe(json& row, const TimedArm& arm, const PhaseTimes& times) const {
+    const auto density = measure_density(arm.plan, record_.key_valid);
+    row["heads"] = record_.heads();
+    row["tokens"] = record_.tokens();
+    row["head_dim"] = record_.head_dim();
+    row["dtype"] = name_of(record_.q.dtype);
+    row["nominal_density"] = number_or_null(arm.plan.nominal_density);
+    row["density_pairs"] = density.mean_pairs;
+    row["density_tiles"] = times.density_tiles;
+    row["plan_device"] = times.peer_plans ? "peer" : arm.method != nullptr ? "cpu" : "none";
+    row["caches"] = cache_state(context_.device);
+    row["gpu"] = gpu_states_json(times.gpu);
+    row["threads"] = context_.threads;
+    row["kernel_detail"] = times.kernel_detail;
+    row["noisy"] = times.noisy;
+  }
+
+  void add_times(json& row, const TimedArm& arm, const PhaseTimes& times,
+                 const DenseTimes& dense) const {
+    const auto phase = [](const Timing& timing) {
+      return timing.samples.empty() ? json() : timing.to_json();
+    };
+    const double attend_ms = times.attend.median();
+    row["plan_ms"] = phase(times.plan);
+    row["permute_ms"] = phase(times.permute);  // null: the kernel reads tokens through the order
+    row["prepare_ms"] = phase(times.prepare);
+    row["attend_ms"] = phase(times.attend);
+    row["unpermute_ms"] = phase(times.unpermute);
+    row["total_ms"] = phase(times.total);
+    row["total_given_prepare_ms"] = phase(times.total_given_prepare);
+    row["tflops_effective"] = useful_flops(arm.plan, record_) / (attend_ms * 1e9);
+    row["speedup_vs_dense"] = number_or_null(dense.best_ms / times.total.median());
+    row["speedup_given_prepare"] =
+        number_or_null(dense.best_ms / times.total_given_prepare.median());
+    row["speedup_attend"] = number_or_null(dense.best_ms / attend_ms);
+    row["dense_kernel"] = dense.best;
+    row["dense_ms"] = number_or_null(dense.best_ms);
+    row["dense_kernels"] = dense.all;
   }
 
   const RunContext& context_;

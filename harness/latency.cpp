@@ -25,6 +25,12 @@ double quantile(std::vector<double> values, double q) {
   return values[low] + (place - static_cast<double>(low)) * (values[high] - values[low]);
 }
 
+// Every arena holds tensors of its own.
+std::uint64_t next_contents() {
+  static std::uint64_t last = 0;
+  return ++last;
+}
+
 class HostArena : public KernelArena {
  public:
   explicit HostArena(const RecordView& record)
@@ -71,8 +77,12 @@ class CudaArena : public KernelArena {
       return contiguous_view(buffer.data(), host.dtype, host.heads, host.tokens, host.head_dim,
                              device);
     };
-    inputs_ = {on_device(record.q, q_), on_device(record.k, k_), on_device(record.v, v_),
-               record.key_valid, static_cast<float>(record.info->scale)};
+    inputs_ = {on_device(record.q, q_),
+               on_device(record.k, k_),
+               on_device(record.v, v_),
+               record.key_valid,
+               static_cast<float>(record.info->scale),
+               next_contents()};
     outputs_ = {o_.as<float>(), lse_.as<float>()};
   }
   const AttendInputs& inputs() const override { return inputs_; }
@@ -93,33 +103,80 @@ class CudaArena : public KernelArena {
   AttendOutputs outputs_;
 };
 
-void time_once(const Contender& contender, const RecordView& record, KernelArena& arena,
-               PhaseTimes* times) {
-  double plan_ms = 0.0;
-  if (contender.method != nullptr) {
+// A contender with its plan handed over, or why that failed.
+class Lane {
+ public:
+  Lane(const Contender& contender, const RecordView& record, KernelArena& arena)
+      : contender_(contender), record_(record), monitor_(arena.inputs().q.device) {
+    attempt([&] {
+      run_ = contender.kernel->open_run(*contender.plan, arena.inputs(), arena.outputs());
+    });
+  }
+
+  bool failed() const { return !times_.failure.empty(); }
+  PhaseTimes& times() { return times_; }
+  const PhaseTimes& times() const { return times_; }
+
+  void round(bool counted) {
+    if (failed()) return;
+    attempt([&] {
+      const double plan_ms = plan();
+      PhaseSample sample = run_->sample();
+      times_.peer_plans = !std::isnan(sample.plan);
+      if (!times_.peer_plans) sample.plan = plan_ms;
+      if (!counted) return;
+      keep(sample);
+      if (const auto state = monitor_.read()) times_.gpu.push_back(*state);
+    });
+  }
+
+ private:
+  double plan() const {
+    if (contender_.method == nullptr) return std::nan("");
     State state;
     const auto start = Clock::now();
-    const Plan plan = contender.method->plan(record, state);
-    plan_ms = milliseconds_since(start);
+    const Plan plan = contender_.method->plan(record_, state);
+    return milliseconds_since(start);
   }
-  const auto prepare_start = Clock::now();
-  const auto prepared = contender.kernel->prepare(*contender.plan, arena.inputs());
-  contender.kernel->synchronize();
-  const double prepare_ms = milliseconds_since(prepare_start);
-  const auto attend_start = Clock::now();
-  contender.kernel->attend(*prepared, arena.inputs(), arena.outputs());
-  contender.kernel->synchronize();
-  const double attend_ms = milliseconds_since(attend_start);
-  if (times == nullptr) return;
-  times->plan.samples.push_back(plan_ms);
-  times->prepare.samples.push_back(prepare_ms);
-  times->attend.samples.push_back(attend_ms);
-  times->total.samples.push_back(plan_ms + prepare_ms + attend_ms);
-  times->density_tiles = prepared->density_tiles();
-  times->kernel_detail = contender.kernel->detail();
-}
+
+  void keep(const PhaseSample& sample) {
+    double total = 0.0;
+    const auto add = [&](Timing& timing, double value) {
+      if (std::isnan(value)) return;
+      timing.samples.push_back(value);
+      total += value;
+    };
+    add(times_.plan, sample.plan);
+    add(times_.permute, sample.permute);
+    add(times_.prepare, sample.prepare);
+    add(times_.attend, sample.attend);
+    add(times_.unpermute, sample.unpermute);
+    times_.total.samples.push_back(total);
+    times_.total_given_prepare.samples.push_back(
+        total - (std::isnan(sample.prepare) ? 0.0 : sample.prepare));
+    times_.density_tiles = run_->density_tiles();
+    times_.kernel_detail = contender_.kernel->detail();
+  }
+
+  template <typename Work>
+  void attempt(Work work) {
+    try {
+      work();
+    } catch (const std::exception& error) {
+      times_.failure = error.what();
+      run_.reset();
+    }
+  }
+
+  const Contender& contender_;
+  const RecordView& record_;
+  GpuMonitor monitor_;
+  std::unique_ptr<TimedRun> run_;
+  PhaseTimes times_;
+};
 
 bool quiet_enough(const PhaseTimes& times, const LatencyPlan& settings) {
+  if (!times.failure.empty()) return true;
   return static_cast<int>(times.total.samples.size()) >= settings.min_samples &&
          times.total.iqr() <= settings.max_noise * times.total.median();
 }
@@ -142,18 +199,19 @@ std::vector<PhaseTimes> time_contenders(const std::vector<Contender>& contenders
                                         const RecordView& record, KernelArena& arena,
                                         const LatencyPlan& settings,
                                         const std::function<void(double done)>& progress) {
-  std::vector<PhaseTimes> times(contenders.size());
+  std::vector<PhaseTimes> times;
   const std::size_t group = settings.interleave ? contenders.size() : 1;
   for (std::size_t first = 0; first < contenders.size(); first += group) {
+    std::vector<std::unique_ptr<Lane>> lanes;
+    for (std::size_t i = first; i < first + group; ++i) {
+      lanes.push_back(std::make_unique<Lane>(contenders[i], record, arena));
+    }
     const auto one_round = [&](bool counted) {
-      for (std::size_t i = first; i < first + group; ++i) {
-        time_once(contenders[i], record, arena, counted ? &times[i] : nullptr);
-      }
+      for (auto& lane : lanes) lane->round(counted);
     };
     const auto quiet = [&] {
-      return std::all_of(times.begin() + std::ptrdiff_t(first),
-                         times.begin() + std::ptrdiff_t(first + group),
-                         [&](const PhaseTimes& t) { return quiet_enough(t, settings); });
+      return std::all_of(lanes.begin(), lanes.end(),
+                         [&](const auto& lane) { return quiet_enough(lane->times(), settings); });
     };
     for (int i = 0; i < settings.warmup; ++i) one_round(false);
     const double budget_ms = 1000.0 * settings.max_seconds * static_cast<double>(group);
@@ -164,6 +222,7 @@ std::vector<PhaseTimes> time_contenders(const std::vector<Contender>& contenders
       one_round(true);
       progress(static_cast<double>(first + group) / static_cast<double>(contenders.size()));
     }
+    for (auto& lane : lanes) times.push_back(std::move(lane->times()));
   }
   for (auto& t : times) t.noisy = !quiet_enough(t, settings);
   return times;

@@ -12,6 +12,7 @@
 #include "data/plan.h"
 #include "data/record.h"
 #include "harness/experiment.h"
+#include "harness/gpu_state.h"
 #include "methods/kernels/kernel.h"
 #include "methods/method.h"
 
@@ -45,14 +46,21 @@ struct Contender {
 };
 
 struct PhaseTimes {
-  Timing plan, prepare, attend, total;
+  // Phases that a contender does not have hold no samples.
+  Timing plan, permute, prepare, attend, unpermute;
+  Timing total;                // of all phases
+  Timing total_given_prepare;  // without prepare: lists in the kernel's own form at hand
+  bool peer_plans = false;     // `plan` is the peer's own prediction
   double density_tiles = 0.0;
   std::string kernel_detail;
+  std::string failure;        // why there are no (more) samples; empty: none
+  std::vector<GpuState> gpu;  // read after every sample; empty on the host
   bool noisy = false;
 };
 
 // Rounds over all contenders until every total is within `max_noise` (IQR / median) or the time is
-// up: `max_seconds` per contender. Every contender gets the same number of samples.
+// up: `max_seconds` per contender. Every contender that does not fail gets the same number of
+// samples.
 std::vector<PhaseTimes> time_contenders(const std::vector<Contender>& contenders,
                                         const RecordView& record, KernelArena& arena,
                                         const LatencyPlan& settings,

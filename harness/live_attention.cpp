@@ -63,7 +63,7 @@ LiveAttention::LiveAttention(const Arm& arm, const std::string& kernel, const Se
   options.base_folder = arm.base_folder;
   method_ = make_method(arm.method, arm.params, options);
   dense_ = make_method("dense", nlohmann::json::object(), options);
-  kernel_ = find_kernel(kernel).make({.threads = threads, .isa = {}});
+  kernel_ = make_kernel(kernel, {.threads = threads, .isa = {}});
 }
 
 bool LiveAttention::dense_here(const Site& site) const {
@@ -87,7 +87,7 @@ void LiveAttention::operator()(const LiveCall& call) {
     return contiguous_view(data, DType::bf16, call.heads, call.tokens, call.head_dim, device_);
   };
   const AttendInputs inputs{on_device(call.q), on_device(call.k), on_device(call.v), nullptr,
-                            static_cast<float>(call.scale)};
+                            static_cast<float>(call.scale), 0};
   if (const Support reason = kernel_->supports(plan, inputs)) {
     throw Unsupported("kernel " + std::string(kernel_->spec().name) + ": " + *reason);
   }

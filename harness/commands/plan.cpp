@@ -105,7 +105,7 @@ int attend_command(const PlanCommand& options) {
     check_device(device);
     const Planned planned = plan_record(options, options.heads);
     const auto& info = planned.record->info();
-    const auto kernel = find_kernel(options.kernel).make({.threads = options.threads, .isa = {}});
+    const auto kernel = make_kernel(options.kernel, {.threads = options.threads, .isa = {}});
     const auto arena = make_arena(planned.record->view(), device);
     if (const Support reason = kernel->supports(planned.plan, arena->inputs())) {
       throw Unsupported("kernel " + options.kernel + ": " + *reason);

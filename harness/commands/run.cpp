@@ -161,7 +161,7 @@ int run_command(const RunCommand& options) {
   const fs::path out =
       options.out.empty() ? fs::path("runs") / experiment.name : fs::path(options.out);
   for (const auto& name : experiment.latency.kernels) {
-    if (find_kernel(name).spec.runs_on(device.kind)) continue;
+    if (may_run_on(name, device.kind)) continue;
     status("latency: kernel " + name + " does not run on " + to_string(device) + ", left out");
   }
   RunFolder folder(out, cell_hash(experiment.resolved), options.fresh);

@@ -2,8 +2,10 @@
 // Devices and device memory through the CUDA runtime (linked statically), or the host alone.
 #include "methods/kernels/device.h"
 
+#include <array>
 #include <cstdio>
 #include <cstring>
+#include <map>
 #include <new>
 #include <thread>
 #include <utility>
@@ -36,6 +38,10 @@ CudaInfo describe_cuda(int index) {
   info.minor = properties.minor;
   info.multiprocessors = properties.multiProcessorCount;
   info.memory_bytes = static_cast<std::int64_t>(properties.totalGlobalMem);
+  std::array<char, 32> bus{};
+  check_cuda(cudaDeviceGetPCIBusId(bus.data(), static_cast<int>(bus.size()), index),
+             "PCI address of device " + std::to_string(index));
+  info.pci_bus = bus.data();
   check_cuda(cudaDriverGetVersion(&info.driver_version), "driver version");
   check_cuda(cudaRuntimeGetVersion(&info.runtime_version), "runtime version");
   return info;
@@ -149,6 +155,20 @@ void copy_to_host(const Device& device, const void* source, void* target, std::s
 #endif
 }
 
+void copy_from_host(const Device& device, const void* source, void* target, std::size_t bytes) {
+  if (device.kind == DeviceKind::cpu) {
+    std::memcpy(target, source, bytes);
+    return;
+  }
+#ifdef RAINGAUGE_WITH_CUDA
+  const DeviceGuard guard(device);
+  check_cuda(cudaMemcpy(target, source, bytes, cudaMemcpyHostToDevice),
+             "copying " + std::to_string(bytes) + " bytes to " + to_string(device));
+#else
+  throw_not_built(device);
+#endif
+}
+
 void DeviceBuffer::copy_from_host(const void* source, std::size_t bytes) {
   if (bytes > bytes_) {
     throw Error("copying " + std::to_string(bytes) + " bytes into a device buffer of " +
@@ -195,6 +215,85 @@ DeviceGuard::~DeviceGuard() {
 #ifdef RAINGAUGE_WITH_CUDA
   if (former_ >= 0) (void)cudaSetDevice(former_);
 #endif
+}
+
+#ifdef RAINGAUGE_WITH_CUDA
+namespace {
+constexpr std::size_t kFlushBytes = std::size_t{512} << 20;
+constexpr int kFlushes = 4;  // as in peers/runner.py
+
+// One for all timers of a device that are alive.
+std::shared_ptr<DeviceBuffer> flush_buffer(const Device& device) {
+  static std::map<int, std::weak_ptr<DeviceBuffer>> buffers;
+  std::shared_ptr<DeviceBuffer> buffer = buffers[device.index].lock();
+  if (buffer == nullptr) {
+    buffer = std::make_shared<DeviceBuffer>(device, kFlushBytes);
+    buffers[device.index] = buffer;
+  }
+  return buffer;
+}
+}  // namespace
+
+struct DeviceTimer::Events {
+  cudaEvent_t begin = nullptr, end = nullptr;
+  std::shared_ptr<DeviceBuffer> flush;
+  explicit Events(const Device& device) : flush(flush_buffer(device)) {
+    check_cuda(cudaEventCreate(&begin), "creating an event");
+    check_cuda(cudaEventCreate(&end), "creating an event");
+  }
+  ~Events() {
+    if (begin != nullptr) (void)cudaEventDestroy(begin);
+    if (end != nullptr) (void)cudaEventDestroy(end);
+  }
+  Events(const Events&) = delete;
+  Events& operator=(const Events&) = delete;
+};
+#else
+struct DeviceTimer::Events {};
+#endif
+
+DeviceTimer::DeviceTimer(const Device& device) : device_(device) {
+  if (device.kind == DeviceKind::cpu) return;
+  const DeviceGuard guard(device);
+#ifdef RAINGAUGE_WITH_CUDA
+  events_ = std::make_unique<Events>(device);
+#endif
+}
+
+DeviceTimer::~DeviceTimer() = default;
+
+void DeviceTimer::start() {
+#ifdef RAINGAUGE_WITH_CUDA
+  if (events_ != nullptr) {
+    const DeviceGuard guard(device_);
+    for (int i = 0; i < kFlushes; ++i) {
+      check_cuda(cudaMemsetAsync(events_->flush->data(), i, kFlushBytes, nullptr), "flushing L2");
+    }
+    check_cuda(cudaEventRecord(events_->begin, nullptr), "recording an event");
+    return;
+  }
+#endif
+  host_start_ = std::chrono::steady_clock::now();
+}
+
+double DeviceTimer::stop() {
+#ifdef RAINGAUGE_WITH_CUDA
+  if (events_ != nullptr) {
+    const DeviceGuard guard(device_);
+    check_cuda(cudaEventRecord(events_->end, nullptr), "recording an event");
+    check_cuda(cudaEventSynchronize(events_->end), "waiting for what was timed");
+    float milliseconds = 0.0F;
+    check_cuda(cudaEventElapsedTime(&milliseconds, events_->begin, events_->end), "reading events");
+    return double{milliseconds};
+  }
+#endif
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - host_start_)
+      .count();
+}
+
+std::string cache_state(const Device& device) {
+  return device.kind == DeviceKind::cuda ? "L2 flushed before every sample (4 x 512 MiB written)"
+                                         : "as the sample before left it";
 }
 
 void synchronize_device(const Device& device) {

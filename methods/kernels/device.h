@@ -3,8 +3,10 @@
 // every attempt to use a CUDA device throws Unsupported with the reason.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -15,6 +17,7 @@ namespace raingauge {
 struct CudaInfo {
   int index = 0;
   std::string name;
+  std::string pci_bus;       // "0000:1b:00.0"
   int major = 0, minor = 0;  // compute capability
   int multiprocessors = 0;
   std::int64_t memory_bytes = 0;
@@ -73,6 +76,9 @@ class DeviceBuffer {
 // Copies memory that somebody else owns on `device` to the host, after the work that fills it.
 void copy_to_host(const Device& device, const void* source, void* target, std::size_t bytes);
 
+// … and the other way.
+void copy_from_host(const Device& device, const void* source, void* target, std::size_t bytes);
+
 // A device copy of a host array.
 template <typename T>
 DeviceBuffer to_device(const Device& device, const std::vector<T>& host) {
@@ -92,6 +98,29 @@ class DeviceGuard {
  private:
   int former_ = -1;
 };
+
+// Milliseconds of work on a device: between two CUDA events on the default stream, or by the host's
+// clock. On CUDA devices start() first writes more than any L2 holds: what is timed finds L2 without
+// its inputs, and the host gets ahead of the device, so that launching costs nothing of the time.
+class DeviceTimer {
+ public:
+  explicit DeviceTimer(const Device& device);
+  ~DeviceTimer();
+  DeviceTimer(const DeviceTimer&) = delete;
+  DeviceTimer& operator=(const DeviceTimer&) = delete;
+
+  void start();
+  double stop();  // waits for the work
+
+ private:
+  struct Events;
+  Device device_;
+  std::unique_ptr<Events> events_;
+  std::chrono::steady_clock::time_point host_start_;
+};
+
+// What a latency row says of the caches before every sample.
+std::string cache_state(const Device& device);
 
 // Waits for all work on the device and throws Error when any of it failed.
 void synchronize_device(const Device& device);

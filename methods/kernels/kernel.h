@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -20,8 +21,11 @@ struct KernelSpec {
   bool cpu = true;          // takes inputs and outputs in host memory
   bool cuda = false;        // takes inputs and outputs in CUDA memory; some kernels take either
   bool dense_only = false;  // executes only plans that keep every pair
-  bool folds_permutation = true;    // reads tokens through the order: no separate permute phase
-  bool rounds_scores = false;       // rounds q.k to the inputs' dtype before the softmax
+  bool folds_permutation = true;  // reads tokens through the order: no separate permute phase
+  bool rounds_scores = false;     // rounds q.k to the inputs' dtype before the softmax
+  // The library returns the inputs' dtype: with outputs.o null, attend() leaves the conversion to
+  // fp32 out, which is no part of attention and is not timed.
+  bool converts_output = false;
   std::string_view not_built = {};  // why it is not in this build; empty when it is
 
   bool runs_on(DeviceKind kind) const { return kind == DeviceKind::cpu ? cpu : cuda; }
@@ -34,6 +38,9 @@ struct AttendInputs {
   TensorView q, k, v;                       // [H, N, D] on the kernel's device
   const std::uint8_t* key_valid = nullptr;  // [N] host, or null
   float scale = 1.0F;
+  // Names the contents of q, k, v: equal numbers, equal tensors. 0: not known. Kernels in another
+  // process copy the tensors once for every number.
+  std::uint64_t contents = 0;
 };
 
 // fp32, contiguous, record order, on the kernel's device. Rows without any kept key: o = 0,
@@ -51,9 +58,30 @@ class Prepared {
   virtual double density_tiles() const = 0;
 };
 
+// Milliseconds of one execution, by phase. NaN: this kernel has no such phase.
+struct PhaseSample {
+  double plan = std::numeric_limits<double>::quiet_NaN();  // a peer's own prediction
+  double permute = std::numeric_limits<double>::quiet_NaN();
+  double prepare = std::numeric_limits<double>::quiet_NaN();
+  double attend = std::numeric_limits<double>::quiet_NaN();
+  double unpermute = std::numeric_limits<double>::quiet_NaN();
+};
+
+// One plan on one set of inputs, ready to be timed again and again. Plan, inputs and outputs must
+// outlive it.
+class TimedRun {
+ public:
+  virtual ~TimedRun() = default;
+  // Executes once, from the plan to the finished output. On CUDA devices attend and what surrounds it
+  // are measured with events, after L2 was flushed; on the host by its clock.
+  virtual PhaseSample sample() = 0;
+  virtual double density_tiles() const = 0;
+};
+
 struct KernelOptions {
-  int threads = 0;  // CPU threads; 0 = all
-  std::string isa;  // CPU: "", "avx512_bf16", "avx512", "avx2", "portable"; "" = best here
+  int threads = 0;                // CPU threads; 0 = all
+  std::string isa;                // CPU: "", "avx512_bf16", "avx512", "avx2", "portable"; "" = best
+  double answer_seconds = 600.0;  // how long a peer's process may take for one answer
 };
 
 class Kernel {
@@ -69,6 +97,11 @@ class Kernel {
                       const AttendOutputs& outputs) = 0;
   virtual void synchronize() {}
   virtual bool gives_lse() const { return true; }
+  // Everything that is to be timed goes through here. The default calls prepare() and attend().
+  virtual std::unique_ptr<TimedRun> open_run(const Plan& plan, const AttendInputs& inputs,
+                                             const AttendOutputs& outputs);
+  // What results depend on beside the plan: the name; for a peer, its file's contents too.
+  virtual std::string identity() const { return std::string(spec().name); }
   // What the last attend() resolved to where the kernel is a dispatcher ("cuDNN"); may be empty.
   virtual std::string detail() const { return {}; }
 };

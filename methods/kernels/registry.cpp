@@ -3,6 +3,7 @@
 #include "methods/kernels/registry.h"
 
 #include "data/error.h"
+#include "methods/kernels/peer.h"
 #include "methods/params.h"
 
 namespace raingauge {
@@ -36,6 +37,15 @@ const KernelEntry& find_kernel(std::string_view name) {
     known.emplace_back(entry.spec.name);
   }
   throw Error("unknown kernel `" + std::string(name) + "`" + known_names_hint(name, known));
+}
+
+std::unique_ptr<Kernel> make_kernel(const std::string& name, const KernelOptions& options) {
+  if (is_peer(name)) return make_peer_kernel(name, options);
+  return find_kernel(name).make(options);
+}
+
+bool may_run_on(const std::string& name, DeviceKind kind) {
+  return is_peer(name) || find_kernel(name).spec.runs_on(kind);
 }
 
 }  // namespace raingauge

@@ -27,4 +27,11 @@ const std::vector<KernelEntry>& kernel_registry();
 // Throws Error that lists the known names and the nearest one.
 const KernelEntry& find_kernel(std::string_view name);
 
+// A kernel of the table, or a peer by "python:FILE". Throws what the two above and
+// make_peer_kernel() throw.
+std::unique_ptr<Kernel> make_kernel(const std::string& name, const KernelOptions& options = {});
+
+// Whether a kernel of the table takes part on such a device; a peer is asked when it runs.
+bool may_run_on(const std::string& name, DeviceKind kind);
+
 }  // namespace raingauge
