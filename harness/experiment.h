@@ -37,9 +37,9 @@ struct Selection {
 
 // Where records come from.
 struct CaptureSource {
-  enum class Kind { files, demo, synthetic } kind = Kind::files;
+  enum class Kind { files, demo, synthetic, dit_block } kind = Kind::files;
   std::vector<std::filesystem::path> files;           // globs expanded, sorted
-  nlohmann::json options = nlohmann::json::object();  // demo, synthetic: complete
+  nlohmann::json options = nlohmann::json::object();  // others: complete
 };
 
 enum class Match { density, nominal };

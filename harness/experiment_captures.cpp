@@ -15,7 +15,8 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kAllowed =
-    "demo, {demo: {clips, mode, grid, steps, seed}}, {synthetic: {…}}, or a glob of .h5 files";
+    "demo, {demo: {clips, mode, grid, steps, seed}}, {synthetic: {…}}, {dit_block: {model, seed, "
+    "grid, heads}}, or a glob of .h5 files";
 
 CaptureSource demo_source(const YamlDocument& document, const std::string& path) {
   const Section section(document, path, {"clips", "mode", "grid", "steps", "seed"});
@@ -27,6 +28,19 @@ CaptureSource demo_source(const YamlDocument& document, const std::string& path)
                     {"grid", section.sizes("grid", {21, 16, 24})},
                     {"steps", section.integer("steps", 8, 1)},
                     {"seed", section.seed("seed", 0)}};
+  return source;
+}
+
+CaptureSource block_source(const YamlDocument& document, const std::string& path) {
+  const Section section(document, path, {"model", "seed", "grid", "heads"});
+  section.require("model", "the model whose transformer block is run");
+  CaptureSource source;
+  source.kind = CaptureSource::Kind::dit_block;
+  source.options = {{"model", section.text("model", "")},
+                    {"seed", section.seed("seed", 0)},
+                    {"heads", section.integer("heads", 0, 0)},
+                    {"grid", json::array()}};
+  if (section.find("grid") != nullptr) source.options["grid"] = section.sizes("grid", {1, 1, 1});
   return source;
 }
 
@@ -53,7 +67,7 @@ CaptureSource file_source(const YamlDocument& document, const std::string& path,
   const std::filesystem::path full = absolute ? std::filesystem::path(pattern) : folder / pattern;
   source.files = expand_glob(full);
   if (source.files.empty()) {
-    const std::string typo = nearest_name(pattern, {"demo", "synthetic"});
+    const std::string typo = nearest_name(pattern, {"demo", "synthetic", "dit_block"});
     document.fail(path, "no file matches '" + full.string() + "'" +
                             (typo.empty() ? "" : " (did you mean '" + typo + "'?)") +
                             "; allowed: " + kAllowed + ", relative to the YAML file");
@@ -72,7 +86,9 @@ CaptureSource read_source(const YamlDocument& document, const std::string& path,
     document.fail(path, "got " + value.dump() + ", allowed: " + kAllowed);
   }
   const std::string kind = value.begin().key();
-  check_name(document, path + "/" + kind, "kind of capture", kind, {"demo", "synthetic"});
+  check_name(document, path + "/" + kind, "kind of capture", kind,
+             {"demo", "synthetic", "dit_block"});
+  if (kind == "dit_block") return block_source(document, path + "/dit_block");
   if (kind == "demo") return demo_source(document, path + "/demo");
   CaptureSource source;
   source.kind = CaptureSource::Kind::synthetic;

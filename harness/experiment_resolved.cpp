@@ -19,6 +19,9 @@ json captures_json(const std::vector<CaptureSource>& captures) {
   json list = json::array();
   for (const auto& source : captures) {
     if (source.kind == CaptureSource::Kind::demo) list.push_back({{"demo", source.options}});
+    if (source.kind == CaptureSource::Kind::dit_block) {
+      list.push_back({{"dit_block", source.options}});
+    }
     if (source.kind == CaptureSource::Kind::synthetic)
       list.push_back({{"synthetic", source.options}});
     for (const auto& file : source.files) list.push_back(file.string());

@@ -2,6 +2,7 @@
 #include "harness/kernel_stage.h"
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 
 #include "harness/gpu_state.h"
@@ -37,11 +38,29 @@ struct TimedArm {
   const Method* method;
   Plan plan;
   bool dense;
+  std::unique_ptr<DevicePlanner> planner = nullptr;  // where the method decides on the device too
+  std::string host_reason = {};                      // why it does not; empty for the dense plan
+  std::int64_t plan_hamming = -1;  // block pairs in which device and host differ; -1: no planner
 };
 
 bool keeps_every_pair(const Plan& plan) {
   const auto density = measure_density(plan);
   return std::all_of(density.pairs.begin(), density.pairs.end(), [](double d) { return d == 1.0; });
+}
+
+// Block pairs kept by one of the two alone.
+std::int64_t different_pairs(const BlockLists& a, const BlockLists& b) {
+  std::int64_t count = 0;
+  for (std::int64_t head = 0; head < a.heads; ++head) {
+    for (std::int64_t row = 0; row < a.query_blocks; ++row) {
+      std::vector<std::int32_t> only;
+      std::set_symmetric_difference(a.begin(head, row), a.begin(head, row) + a.count(head, row),
+                                    b.begin(head, row), b.begin(head, row) + b.count(head, row),
+                                    std::back_inserter(only));
+      count += static_cast<std::int64_t>(only.size());
+    }
+  }
+  return count;
 }
 
 Arm dense_arm() {
@@ -105,6 +124,33 @@ class Stage {
         cell_(latency_cell(context.experiment, content, to_string(context.device),
                            context.threads)) {}
 
+  void time_around(const Surroundings& surroundings, bool counted) {
+    if (surroundings.what.empty()) return;
+    surroundings_ = surroundings.what;
+    const double rest = surroundings.rest_ms();
+    const double whole = surroundings.whole_ms();
+    if (!counted) return;
+    rest_.samples.push_back(rest);
+    whole_.samples.push_back(whole);
+  }
+
+  // Lets the arm decide on the device where it can. That plan then is everybody's, after the checks
+  // that every plan passes; how far it is from the host's goes into the rows.
+  void plan_on_device(TimedArm& arm) const {
+    if (context_.device.kind == DeviceKind::cpu || arm.method == nullptr) return;
+    try {
+      auto planner = arm.method->device_planner(record_, context_.device);
+      planner->plan(arena_->inputs().q, arena_->inputs().k);
+      Plan plan = planner->fetch();
+      check_plan(plan, record_.key_valid);
+      arm.plan_hamming = different_pairs(arm.plan.lists, plan.lists);
+      arm.plan = std::move(plan);
+      arm.planner = std::move(planner);
+    } catch (const Unsupported& reason) {
+      arm.host_reason = reason.what();
+    }
+  }
+
   // Conformance of one kernel on one plan; true when it may be timed.
   bool gate(const TimedArm& arm, Kernel& kernel) {
     json row = kernel_row(
@@ -123,14 +169,18 @@ class Stage {
     return outcome == Outcome::ok;
   }
 
-  void time(const std::vector<std::pair<const TimedArm*, Kernel*>>& pairs) {
+  void time(const std::vector<std::pair<const TimedArm*, Kernel*>>& pairs,
+            const Surroundings& surroundings) {
     std::vector<Contender> contenders;
     for (const auto& [arm, kernel] : pairs) {
-      contenders.push_back({arm->arm->name, arm->method, &arm->plan, kernel, arm->dense});
+      contenders.push_back(
+          {arm->arm->name, arm->method, &arm->plan, kernel, arm->planner.get(), arm->dense});
     }
     if (!contenders.empty()) {
-      const auto times = time_contenders(contenders, record_, *arena_, context_.experiment.latency,
-                                         [&](double done) { context_.progress.note(done); });
+      const auto times = time_contenders(
+          contenders, record_, *arena_, context_.experiment.latency,
+          [&](double done) { context_.progress.note(done); },
+          [&](bool counted) { time_around(surroundings, counted); });
       add_rows(pairs, contenders, times);
     }
     context_.folder.append("latency", latency_rows_);
@@ -143,7 +193,7 @@ class Stage {
         row["reason"] = *reason;
         return Outcome::unsupported;
       }
-      const auto prepared = kernel.prepare(arm.plan, arena_->inputs());
+      const auto prepared = prepared_for(arm, kernel);
       kernel.attend(*prepared, arena_->inputs(), arena_->outputs());
       kernel.synchronize();
       AttendOutputs host = arena_->host_outputs();
@@ -167,6 +217,15 @@ class Stage {
       row["reason"] = error.what();
       return outcome_of(error);
     }
+  }
+
+  // What will be timed is what is checked: from the device's lists where the kernel takes them.
+  std::unique_ptr<Prepared> prepared_for(const TimedArm& arm, Kernel& kernel) {
+    if (arm.planner == nullptr || !kernel.takes_device_lists()) {
+      return kernel.prepare(arm.plan, arena_->inputs());
+    }
+    arm.planner->plan(arena_->inputs().q, arena_->inputs().k);
+    return kernel.prepare_on_device(arm.planner->frame(), arm.planner->lists(), arena_->inputs());
   }
 
   // The dense denominator is the fastest contender that keeps every pair, whoever that is.
@@ -212,7 +271,9 @@ class Stage {
     row["nominal_density"] = number_or_null(arm.plan.nominal_density);
     row["density_pairs"] = density.mean_pairs;
     row["density_tiles"] = times.density_tiles;
-    row["plan_device"] = times.peer_plans ? "peer" : arm.method != nullptr ? "cpu" : "none";
+    row["plan_device"] = times.plan_device;
+    row["plan_hamming"] = arm.plan_hamming < 0 ? json() : json(arm.plan_hamming);
+    row["host_plan_reason"] = arm.host_reason;
     row["caches"] = cache_state(context_.device);
     row["gpu"] = gpu_states_json(times.gpu);
     row["threads"] = context_.threads;
@@ -241,6 +302,19 @@ class Stage {
     row["dense_kernel"] = dense.best;
     row["dense_ms"] = number_or_null(dense.best_ms);
     row["dense_kernels"] = dense.all;
+    if (!surroundings_.empty()) add_block(row, times.total.median(), dense.best_ms);
+  }
+
+  // The whole of which attention is a part: its other parts do not get faster.
+  void add_block(json& row, double attention_ms, double dense_ms) const {
+    const double rest = rest_.median();
+    row["surroundings"] = surroundings_;
+    row["surroundings_ms"] = rest_.to_json();
+    row["dense_inline_ms"] = whole_.to_json();  // libtorch's own dense attention inside: a check
+    row["block_ms"] = rest + attention_ms;
+    row["attention_share"] = attention_ms / (rest + attention_ms);
+    row["dense_attention_share"] = number_or_null(dense_ms / (rest + dense_ms));
+    row["block_speedup_vs_dense"] = number_or_null((rest + dense_ms) / (rest + attention_ms));
   }
 
   const RunContext& context_;
@@ -249,12 +323,14 @@ class Stage {
   std::unique_ptr<KernelArena> arena_;
   std::string cell_;
   std::vector<json> latency_rows_;
+  std::string surroundings_;
+  Timing rest_, whole_;
 };
 
 }  // namespace
 
 void KernelStage::run(const RecordView& record, const std::string& content,
-                      const std::vector<PlannedArm>& arms) {
+                      const std::vector<PlannedArm>& arms, const Surroundings& surroundings) {
   timed_.push_back(content);
   const auto& settings = context_.experiment.latency;
   const auto cell =
@@ -278,6 +354,7 @@ void KernelStage::run(const RecordView& record, const std::string& content,
   }
 
   Stage stage(context_, content, subset.view);
+  for (auto& arm : timed) stage.plan_on_device(arm);
   std::vector<std::pair<const TimedArm*, Kernel*>> passed;
   for (const auto& arm : timed) {
     for (const auto& kernel : kernels_) {
@@ -286,7 +363,7 @@ void KernelStage::run(const RecordView& record, const std::string& content,
       if (stage.gate(arm, *kernel)) passed.emplace_back(&arm, kernel.get());
     }
   }
-  stage.time(passed);
+  stage.time(passed, surroundings);
 }
 
 }  // namespace raingauge

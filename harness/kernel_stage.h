@@ -29,8 +29,10 @@ class KernelStage {
 
   // Appends conformance and latency rows for every planned arm and every kernel, and for the dense
   // plan, which gives the denominator of speed-ups. `arms` were planned on all heads of `record`.
+  // What surrounds the attention, where it is known, is timed in the same rounds; rows then say what
+  // the whole gains.
   void run(const RecordView& record, const std::string& content,
-           const std::vector<PlannedArm>& arms);
+           const std::vector<PlannedArm>& arms, const Surroundings& surroundings);
 
  private:
   const RunContext& context_;

@@ -107,9 +107,14 @@ class CudaArena : public KernelArena {
 class Lane {
  public:
   Lane(const Contender& contender, const RecordView& record, KernelArena& arena)
-      : contender_(contender), record_(record), monitor_(arena.inputs().q.device) {
+      : contender_(contender),
+        record_(record),
+        inputs_(arena.inputs()),
+        monitor_(inputs_.q.device) {
     attempt([&] {
-      run_ = contender.kernel->open_run(*contender.plan, arena.inputs(), arena.outputs());
+      run_ =
+          contender.kernel->open_run(*contender.plan, inputs_, arena.outputs(), contender.planner);
+      if (contender.planner != nullptr) timer_ = std::make_unique<DeviceTimer>(inputs_.q.device);
     });
   }
 
@@ -120,10 +125,9 @@ class Lane {
   void round(bool counted) {
     if (failed()) return;
     attempt([&] {
-      const double plan_ms = plan();
       PhaseSample sample = run_->sample();
-      times_.peer_plans = !std::isnan(sample.plan);
-      if (!times_.peer_plans) sample.plan = plan_ms;
+      times_.plan_device = run_->plans_on();
+      if (times_.plan_device.empty()) sample.plan = plan();
       if (!counted) return;
       keep(sample);
       if (const auto state = monitor_.read()) times_.gpu.push_back(*state);
@@ -131,8 +135,18 @@ class Lane {
   }
 
  private:
-  double plan() const {
+  // The method's decision alone, for kernels that are given it.
+  double plan() {
+    times_.plan_device = "none";
     if (contender_.method == nullptr) return std::nan("");
+    if (contender_.planner != nullptr) {
+      times_.plan_device = to_string(inputs_.q.device);
+      timer_->start();
+      contender_.planner->plan(inputs_.q, inputs_.k);
+      timer_->mark();
+      return timer_->finish().at(0);
+    }
+    times_.plan_device = "cpu";
     State state;
     const auto start = Clock::now();
     const Plan plan = contender_.method->plan(record_, state);
@@ -170,8 +184,10 @@ class Lane {
 
   const Contender& contender_;
   const RecordView& record_;
+  const AttendInputs& inputs_;
   GpuMonitor monitor_;
   std::unique_ptr<TimedRun> run_;
+  std::unique_ptr<DeviceTimer> timer_;
   PhaseTimes times_;
 };
 
@@ -198,7 +214,8 @@ std::unique_ptr<KernelArena> make_arena(const RecordView& record, const Device& 
 std::vector<PhaseTimes> time_contenders(const std::vector<Contender>& contenders,
                                         const RecordView& record, KernelArena& arena,
                                         const LatencyPlan& settings,
-                                        const std::function<void(double done)>& progress) {
+                                        const std::function<void(double done)>& progress,
+                                        const std::function<void(bool counted)>& every_round) {
   std::vector<PhaseTimes> times;
   const std::size_t group = settings.interleave ? contenders.size() : 1;
   for (std::size_t first = 0; first < contenders.size(); first += group) {
@@ -208,6 +225,7 @@ std::vector<PhaseTimes> time_contenders(const std::vector<Contender>& contenders
     }
     const auto one_round = [&](bool counted) {
       for (auto& lane : lanes) lane->round(counted);
+      if (every_round) every_round(counted);
     };
     const auto quiet = [&] {
       return std::all_of(lanes.begin(), lanes.end(),

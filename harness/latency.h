@@ -42,7 +42,8 @@ struct Contender {
   const Method* method = nullptr;
   const Plan* plan = nullptr;  // what `method` decided (same record), already conformant
   Kernel* kernel = nullptr;
-  bool dense = false;  // keeps every pair: a candidate for the dense denominator
+  DevicePlanner* planner = nullptr;  // decides the same on the kernel's device; may be null
+  bool dense = false;                // keeps every pair: a candidate for the dense denominator
 };
 
 struct PhaseTimes {
@@ -50,7 +51,7 @@ struct PhaseTimes {
   Timing plan, permute, prepare, attend, unpermute;
   Timing total;                // of all phases
   Timing total_given_prepare;  // without prepare: lists in the kernel's own form at hand
-  bool peer_plans = false;     // `plan` is the peer's own prediction
+  std::string plan_device;     // where `plan` was decided: "cpu", "cuda:0", "peer", "none"
   double density_tiles = 0.0;
   std::string kernel_detail;
   std::string failure;        // why there are no (more) samples; empty: none
@@ -58,12 +59,14 @@ struct PhaseTimes {
   bool noisy = false;
 };
 
+// `every_round` is called in every round too; warm-up rounds do not count.
 // Rounds over all contenders until every total is within `max_noise` (IQR / median) or the time is
 // up: `max_seconds` per contender. Every contender that does not fail gets the same number of
 // samples.
 std::vector<PhaseTimes> time_contenders(const std::vector<Contender>& contenders,
                                         const RecordView& record, KernelArena& arena,
                                         const LatencyPlan& settings,
-                                        const std::function<void(double done)>& progress);
+                                        const std::function<void(double done)>& progress,
+                                        const std::function<void(bool counted)>& every_round = {});
 
 }  // namespace raingauge

@@ -110,7 +110,7 @@ void replay_record(const RunContext& context, const RecordRef& reference,
   }
   if (timing) {
     context.progress.begin(record_label(*reference.info) + ": latency");
-    kernels.run(judge.record(), content, planned);
+    kernels.run(judge.record(), content, planned, reference.source->surroundings());
   }
 }
 

@@ -12,6 +12,9 @@
 #include "harness/demo_capture.h"
 #include "harness/experiment_parts.h"
 #include "harness/results.h"
+#ifdef RAINGAUGE_WITH_TORCH
+#include "data/demo/full_block.h"
+#endif
 
 namespace raingauge {
 namespace {
@@ -93,6 +96,57 @@ class SyntheticSource : public RecordSource {
   std::vector<RecordInfo> records_;
   int threads_;
 };
+
+#ifdef RAINGAUGE_WITH_TORCH
+// One transformer block at full size. Its tensors live on the device from the first load on.
+class BlockSource : public RecordSource {
+ public:
+  BlockSource(const json& options, const Device& device, int threads)
+      : options_(options), device_(device), threads_(threads) {
+    spec_.model = options.at("model").get<std::string>();
+    spec_.grid = options.at("grid").get<std::vector<int>>();
+    spec_.heads = options.at("heads").get<int>();
+    spec_.seed = options.at("seed").get<std::uint64_t>();
+    records_ = {demo::full_block_info(spec_)};
+  }
+  const std::vector<RecordInfo>& records() const override { return records_; }
+  std::unique_ptr<Record> load(const RecordInfo&, const std::vector<int>& heads) override {
+    return block().record(heads);
+  }
+  std::string content_id(const RecordInfo&) override {
+    return cell_hash({{"dit_block", options_}, {"device", to_string(device_)}});
+  }
+  json describe() const override { return {{"kind", "dit_block"}, {"spec", options_}}; }
+  Surroundings surroundings() override {
+    return {"one transformer block of " + spec_.model + ", random weights, libtorch's operators",
+            [this] { return block().surroundings_ms(); }, [this] { return block().whole_ms(); }};
+  }
+
+ private:
+  const demo::FullBlock& block() {
+    if (block_ == nullptr) {
+      block_ = std::make_unique<demo::FullBlock>(spec_, device_, threads_);
+    }
+    return *block_;
+  }
+  json options_;
+  demo::FullBlockSpec spec_;
+  Device device_;
+  int threads_;
+  std::vector<RecordInfo> records_;
+  std::unique_ptr<demo::FullBlock> block_;
+};
+#endif
+
+std::unique_ptr<RecordSource> make_block_source(const json& options, const Device& device,
+                                                int threads) {
+#ifdef RAINGAUGE_WITH_TORCH
+  return std::make_unique<BlockSource>(options, device, threads);
+#else
+  (void)options, (void)device, (void)threads;
+  throw Unsupported("captures: dit_block needs libtorch, which this build lacks");
+#endif
+}
 
 // What a dry run sees of clips that are not recorded yet.
 class ListedSource : public RecordSource {
@@ -177,6 +231,9 @@ std::vector<std::unique_ptr<RecordSource>> open_sources(const Experiment& experi
         break;
       case CaptureSource::Kind::synthetic:
         sources.push_back(make_synthetic_source(capture.options, threads));
+        break;
+      case CaptureSource::Kind::dit_block:
+        sources.push_back(make_block_source(capture.options, device, threads));
         break;
       case CaptureSource::Kind::demo:
         if (list_only) {

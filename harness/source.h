@@ -15,6 +15,13 @@
 
 namespace raingauge {
 
+// What stands around the attention of a record in its model, to be timed beside it: milliseconds of one
+// run, of everything but attention and of the whole with libtorch's dense attention inside.
+struct Surroundings {
+  std::string what;  // empty: nothing is known of them
+  std::function<double()> rest_ms, whole_ms;
+};
+
 class RecordSource {
  public:
   virtual ~RecordSource() = default;
@@ -23,7 +30,8 @@ class RecordSource {
   virtual std::unique_ptr<Record> load(const RecordInfo& record, const std::vector<int>& heads) = 0;
   // Hash of what the record's tensors are: part of every cell.
   virtual std::string content_id(const RecordInfo& record) = 0;
-  virtual nlohmann::json describe() const = 0;  // for the manifest
+  virtual nlohmann::json describe() const = 0;        // for the manifest
+  virtual Surroundings surroundings() { return {}; }  // of every record
 };
 
 // An empty list of a selection allows everything.

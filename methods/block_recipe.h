@@ -49,6 +49,8 @@ class RecipeMethod : public Method {
   Plan plan(const RecordView& record, State& /*state*/) const override {
     return run_recipe(recipe_, record, options_);
   }
+  std::unique_ptr<DevicePlanner> device_planner(const RecordView& record,
+                                                const Device& device) const override;
 
  private:
   BlockRecipe recipe_;

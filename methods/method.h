@@ -10,8 +10,10 @@
 #include <string_view>
 #include <vector>
 
+#include "data/error.h"
 #include "data/plan.h"
 #include "data/record.h"
+#include "methods/device_plan.h"
 #include "methods/params.h"
 
 namespace raingauge {
@@ -51,6 +53,13 @@ class Method {
   // Throws Unsupported, Infeasible, NotFinite.
   virtual Plan plan(const RecordView& record, State& state) const = 0;
   virtual bool stateful() const { return false; }
+  // The same decisions, made on a CUDA device for records of this one's shape (`record` is in host
+  // memory). Throws Unsupported with the reason where this method, or this setting of it, decides on
+  // the host only.
+  virtual std::unique_ptr<DevicePlanner> device_planner(const RecordView& /*record*/,
+                                                        const Device& /*device*/) const {
+    throw Unsupported("this method decides on the host");
+  }
   // False for methods whose full budget is not dense (their authors say so).
   virtual bool dense_at_full_budget() const { return true; }
 };

@@ -52,9 +52,7 @@ class HeadSelection {
   explicit HeadSelection(const SelectionRequest& request)
       : request_(request), rows_(static_cast<std::size_t>(request.scores.rows)) {
     for (std::size_t i = 0; i < rows_.size(); ++i) prepare_row(i);
-    std::vector<std::int32_t> order(rows_.size());
-    std::iota(order.begin(), order.end(), 0);
-    seeded_shuffle(order, hash_seed({request.row_seed, 0x9035ULL}));
+    const std::vector<std::int32_t> order = rows_by_rank(rows_.size(), request.row_seed);
     row_rank_.resize(rows_.size());
     for (std::size_t i = 0; i < order.size(); ++i) {
       row_rank_[static_cast<std::size_t>(order[i])] = static_cast<std::int32_t>(i);
@@ -228,6 +226,13 @@ class HeadSelection {
 };
 
 }  // namespace
+
+std::vector<std::int32_t> rows_by_rank(std::size_t rows, std::uint64_t row_seed) {
+  std::vector<std::int32_t> order(rows);
+  std::iota(order.begin(), order.end(), 0);
+  seeded_shuffle(order, hash_seed({row_seed, 0x9035ULL}));
+  return order;
+}
 
 std::vector<std::int32_t> rank_columns(const float* scores,
                                        const std::vector<std::int32_t>& columns) {

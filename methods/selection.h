@@ -40,6 +40,9 @@ struct SelectionRequest {
 // density by more than half a block pair.
 std::vector<std::vector<std::int32_t>> select_blocks(const SelectionRequest& request);
 
+// The seeded order in which rows are offered one block more at the same price.
+std::vector<std::int32_t> rows_by_rank(std::size_t rows, std::uint64_t row_seed);
+
 // Column indices by falling score; ties to the lowest index; NaN last.
 std::vector<std::int32_t> rank_columns(const float* scores,
                                        const std::vector<std::int32_t>& columns);

@@ -235,21 +235,40 @@ std::shared_ptr<DeviceBuffer> flush_buffer(const Device& device) {
 }  // namespace
 
 struct DeviceTimer::Events {
-  cudaEvent_t begin = nullptr, end = nullptr;
+  std::vector<cudaEvent_t> marks;  // made as they are needed, used again
+  std::size_t used = 0;
   std::shared_ptr<DeviceBuffer> flush;
-  explicit Events(const Device& device) : flush(flush_buffer(device)) {
-    check_cuda(cudaEventCreate(&begin), "creating an event");
-    check_cuda(cudaEventCreate(&end), "creating an event");
-  }
+  explicit Events(const Device& device) : flush(flush_buffer(device)) {}
   ~Events() {
-    if (begin != nullptr) (void)cudaEventDestroy(begin);
-    if (end != nullptr) (void)cudaEventDestroy(end);
+    for (const cudaEvent_t event : marks) (void)cudaEventDestroy(event);
   }
   Events(const Events&) = delete;
   Events& operator=(const Events&) = delete;
+
+  void record() {
+    if (used == marks.size()) {
+      cudaEvent_t event = nullptr;
+      check_cuda(cudaEventCreate(&event), "creating an event");
+      marks.push_back(event);
+    }
+    check_cuda(cudaEventRecord(marks[used++], nullptr), "recording an event");
+  }
+  std::vector<double> phases() const {
+    check_cuda(cudaEventSynchronize(marks[used - 1]), "waiting for what was timed");
+    std::vector<double> result;
+    for (std::size_t i = 1; i < used; ++i) {
+      float milliseconds = 0.0F;
+      check_cuda(cudaEventElapsedTime(&milliseconds, marks[i - 1], marks[i]), "reading events");
+      result.push_back(double{milliseconds});
+    }
+    return result;
+  }
 };
 #else
-struct DeviceTimer::Events {};
+struct DeviceTimer::Events {
+  void record() {}
+  std::vector<double> phases() const { return {}; }
+};
 #endif
 
 DeviceTimer::DeviceTimer(const Device& device) : device_(device) {
@@ -263,32 +282,39 @@ DeviceTimer::DeviceTimer(const Device& device) : device_(device) {
 DeviceTimer::~DeviceTimer() = default;
 
 void DeviceTimer::start() {
+  host_marks_.clear();
 #ifdef RAINGAUGE_WITH_CUDA
   if (events_ != nullptr) {
     const DeviceGuard guard(device_);
     for (int i = 0; i < kFlushes; ++i) {
       check_cuda(cudaMemsetAsync(events_->flush->data(), i, kFlushBytes, nullptr), "flushing L2");
     }
-    check_cuda(cudaEventRecord(events_->begin, nullptr), "recording an event");
-    return;
+    events_->used = 0;
   }
 #endif
-  host_start_ = std::chrono::steady_clock::now();
+  mark();
 }
 
-double DeviceTimer::stop() {
-#ifdef RAINGAUGE_WITH_CUDA
+void DeviceTimer::mark() {
+  if (events_ == nullptr) {
+    host_marks_.push_back(std::chrono::steady_clock::now());
+    return;
+  }
+  const DeviceGuard guard(device_);
+  events_->record();
+}
+
+std::vector<double> DeviceTimer::finish() {
   if (events_ != nullptr) {
     const DeviceGuard guard(device_);
-    check_cuda(cudaEventRecord(events_->end, nullptr), "recording an event");
-    check_cuda(cudaEventSynchronize(events_->end), "waiting for what was timed");
-    float milliseconds = 0.0F;
-    check_cuda(cudaEventElapsedTime(&milliseconds, events_->begin, events_->end), "reading events");
-    return double{milliseconds};
+    return events_->phases();
   }
-#endif
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - host_start_)
-      .count();
+  std::vector<double> result;
+  for (std::size_t i = 1; i < host_marks_.size(); ++i) {
+    result.push_back(
+        std::chrono::duration<double, std::milli>(host_marks_[i] - host_marks_[i - 1]).count());
+  }
+  return result;
 }
 
 std::string cache_state(const Device& device) {

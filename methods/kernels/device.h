@@ -99,9 +99,10 @@ class DeviceGuard {
   int former_ = -1;
 };
 
-// Milliseconds of work on a device: between two CUDA events on the default stream, or by the host's
-// clock. On CUDA devices start() first writes more than any L2 holds: what is timed finds L2 without
-// its inputs, and the host gets ahead of the device, so that launching costs nothing of the time.
+// Milliseconds of work on a device, phase by phase: between CUDA events on the default stream, or by
+// the host's clock. On CUDA devices start() first writes more than any L2 holds: what is timed finds L2
+// without its inputs, and the host gets ahead of the device, so that launching costs nothing of the
+// time.
 class DeviceTimer {
  public:
   explicit DeviceTimer(const Device& device);
@@ -110,13 +111,14 @@ class DeviceTimer {
   DeviceTimer& operator=(const DeviceTimer&) = delete;
 
   void start();
-  double stop();  // waits for the work
+  void mark();                   // the end of a phase
+  std::vector<double> finish();  // waits for the work; one entry a mark
 
  private:
   struct Events;
   Device device_;
   std::unique_ptr<Events> events_;
-  std::chrono::steady_clock::time_point host_start_;
+  std::vector<std::chrono::steady_clock::time_point> host_marks_;
 };
 
 // What a latency row says of the caches before every sample.

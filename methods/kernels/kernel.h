@@ -10,8 +10,10 @@
 #include <string>
 #include <string_view>
 
+#include "data/error.h"
 #include "data/plan.h"
 #include "data/record.h"
+#include "methods/device_plan.h"
 
 namespace raingauge {
 
@@ -76,6 +78,8 @@ class TimedRun {
   // are measured with events, after L2 was flushed; on the host by its clock.
   virtual PhaseSample sample() = 0;
   virtual double density_tiles() const = 0;
+  // Where the phase `plan` of a sample was decided: a device, "peer"; empty: samples have none.
+  virtual std::string plans_on() const { return {}; }
 };
 
 struct KernelOptions {
@@ -97,9 +101,19 @@ class Kernel {
                       const AttendOutputs& outputs) = 0;
   virtual void synchronize() {}
   virtual bool gives_lse() const { return true; }
-  // Everything that is to be timed goes through here. The default calls prepare() and attend().
+  // Kernels that read lists where a device made them: no list crosses the bus.
+  virtual bool takes_device_lists() const { return false; }
+  // `frame` has the orders and layouts. Launches on the default stream and waits for nothing.
+  virtual std::unique_ptr<Prepared> prepare_on_device(const Plan& /*frame*/,
+                                                      const DeviceLists& /*lists*/,
+                                                      const AttendInputs& /*inputs*/) {
+    throw Unsupported(std::string(spec().name) + ": takes no lists on a device");
+  }
+  // Everything that is to be timed goes through here. The default calls prepare() and attend(); with a
+  // planner, kernels that take a device's lists time planner->plan() too and prepare from those.
   virtual std::unique_ptr<TimedRun> open_run(const Plan& plan, const AttendInputs& inputs,
-                                             const AttendOutputs& outputs);
+                                             const AttendOutputs& outputs,
+                                             DevicePlanner* planner = nullptr);
   // What results depend on beside the plan: the name; for a peer, its file's contents too.
   virtual std::string identity() const { return std::string(spec().name); }
   // What the last attend() resolved to where the kernel is a dispatcher ("cuDNN"); may be empty.

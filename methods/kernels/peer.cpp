@@ -2,6 +2,7 @@
 #include "methods/kernels/peer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -294,14 +295,18 @@ class PeerRun final : public TimedRun {
       : child_(child), held_(child, id, plan, inputs), tiles_(executed_share(plan)) {}
   PhaseSample sample() override {
     held_.ensure();
-    return sample_from(child_.request({{"do", "sample"}, {"id", held_.id()}}));
+    const PhaseSample sample = sample_from(child_.request({{"do", "sample"}, {"id", held_.id()}}));
+    predicts_ = !std::isnan(sample.plan);
+    return sample;
   }
   double density_tiles() const override { return tiles_; }
+  std::string plans_on() const override { return predicts_ ? "peer" : ""; }
 
  private:
   Child& child_;
   HeldPlan held_;
   double tiles_;
+  bool predicts_ = false;
 };
 
 class PeerKernel final : public Kernel {
@@ -359,7 +364,8 @@ class PeerKernel final : public Kernel {
   }
 
   std::unique_ptr<TimedRun> open_run(const Plan& plan, const AttendInputs& inputs,
-                                     const AttendOutputs& /*outputs*/) override {
+                                     const AttendOutputs& /*outputs*/,
+                                     DevicePlanner* /*planner*/) override {
     read_about(inputs.q.device);
     return std::make_unique<PeerRun>(child_, ++last_id_, plan, inputs);
   }

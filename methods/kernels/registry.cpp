@@ -8,8 +8,8 @@
 
 namespace raingauge {
 
-#define RAINGAUGE_KERNEL(name)     \
-  KernelSpec name##_kernel_spec(); \
+#define RAINGAUGE_KERNEL(name, ...) \
+  KernelSpec name##_kernel_spec();  \
   std::unique_ptr<Kernel> make_##name##_kernel(const KernelOptions& options);
 #include "methods/kernels/kernels.def"
 #undef RAINGAUGE_KERNEL
@@ -23,7 +23,7 @@ std::unique_ptr<Kernel> KernelEntry::make(const KernelOptions& options) const {
 
 const std::vector<KernelEntry>& kernel_registry() {
   static const std::vector<KernelEntry> kEntries = {
-#define RAINGAUGE_KERNEL(name) KernelEntry{name##_kernel_spec(), make_##name##_kernel},
+#define RAINGAUGE_KERNEL(name, ...) KernelEntry{name##_kernel_spec(), make_##name##_kernel},
 #include "methods/kernels/kernels.def"
 #undef RAINGAUGE_KERNEL
   };

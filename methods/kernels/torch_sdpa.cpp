@@ -21,10 +21,19 @@ KernelSpec torch_sdpa_kernel_spec() {
       .cpu = true,
       .cuda = true,
       .dense_only = true,
-      .folds_permutation = true};
+      .folds_permutation = true,
+      .converts_output = true};
 #ifndef RAINGAUGE_WITH_TORCH
   spec.not_built = "not built (libtorch was not found)";
 #endif
+  return spec;
+}
+
+KernelSpec torch_cudnn_kernel_spec() {
+  KernelSpec spec = torch_sdpa_kernel_spec();
+  spec.name = "torch_cudnn";
+  spec.help = "the same with cuDNN as the only backend allowed (dense)";
+  spec.cpu = false;
   return spec;
 }
 
@@ -37,20 +46,24 @@ struct DensePrepared final : Prepared {
 
 class TorchSdpaKernel final : public Kernel {
  public:
-  explicit TorchSdpaKernel(const KernelOptions& options)
-      : options_(options), spec_(torch_sdpa_kernel_spec()) {}
+  TorchSdpaKernel(const KernelOptions& options, KernelSpec spec) : options_(options), spec_(spec) {}
   const KernelSpec& spec() const override { return spec_; }
   bool gives_lse() const override { return false; }
   std::string detail() const override { return backend_; }
 
   Support supports(const Plan& plan, const AttendInputs& inputs) const override {
     if (!plan.terms.empty()) {
-      return "torch_sdpa: the plan adds the output term `" + plan.terms.front().name + "`";
+      return std::string(spec_.name) + ": the plan adds the output term `" +
+             plan.terms.front().name + "`";
     }
-    if (!keeps_every_pair(plan)) return "torch_sdpa is dense: the plan leaves pairs out";
+    if (inputs.q.device.kind == DeviceKind::cpu && !spec_.cpu) {
+      return std::string(spec_.name) + ": inputs must be in CUDA memory";
+    }
+    if (!keeps_every_pair(plan))
+      return std::string(spec_.name) + " is dense: the plan leaves pairs out";
     std::string why;
     if (inputs.q.device.kind == DeviceKind::cuda && !load_torch_cuda(&why)) {
-      return "torch_sdpa on CUDA: " + why;
+      return std::string(spec_.name) + " on CUDA: " + why;
     }
     return std::nullopt;
   }
@@ -64,9 +77,9 @@ class TorchSdpaKernel final : public Kernel {
   void attend(const Prepared& prepared, const AttendInputs& inputs,
               const AttendOutputs& outputs) override {
     if (dynamic_cast<const DensePrepared*>(&prepared) == nullptr) {
-      throw Error("torch_sdpa: attend() got what another kernel prepared");
+      throw Error(std::string(spec_.name) + ": attend() got what another kernel prepared");
     }
-    backend_ = torch_sdpa_forward(inputs, outputs, options_.threads);
+    backend_ = torch_sdpa_forward(inputs, outputs, options_.threads, !spec_.cpu);
     cuda_device_ = inputs.q.device.kind == DeviceKind::cuda ? inputs.q.device.index : -1;
   }
 
@@ -84,11 +97,17 @@ class TorchSdpaKernel final : public Kernel {
 }  // namespace
 
 std::unique_ptr<Kernel> make_torch_sdpa_kernel(const KernelOptions& options) {
-  return std::make_unique<TorchSdpaKernel>(options);
+  return std::make_unique<TorchSdpaKernel>(options, torch_sdpa_kernel_spec());
+}
+std::unique_ptr<Kernel> make_torch_cudnn_kernel(const KernelOptions& options) {
+  return std::make_unique<TorchSdpaKernel>(options, torch_cudnn_kernel_spec());
 }
 #else
 std::unique_ptr<Kernel> make_torch_sdpa_kernel(const KernelOptions&) {
   throw Unsupported("kernel `torch_sdpa`: " + std::string(torch_sdpa_kernel_spec().not_built));
+}
+std::unique_ptr<Kernel> make_torch_cudnn_kernel(const KernelOptions&) {
+  throw Unsupported("kernel `torch_cudnn`: " + std::string(torch_sdpa_kernel_spec().not_built));
 }
 #endif
 

@@ -15,6 +15,8 @@ BLOCK = 128
 DEVICES = ("cpu", "cuda")
 LONGEST_UNCOMPILED = 2048  # tokens
 
+# Every shape is compiled on its own; more than the usual eight may come.
+torch._dynamo.config.recompile_limit = 256
 compiled = torch.compile(flex_attention, dynamic=False)
 
 
@@ -43,6 +45,31 @@ def kept_blocks(grid, device):
     return kept.to(device)
 
 
+# What the mask functions read: set by attend(). Functions of their own for every plan would be compiled
+# anew for every plan.
+valid = kept = None
+
+
+def key_is_valid(b, h, q, k):
+    return valid[0, k]
+
+
+def key_is_valid_by_head(b, h, q, k):
+    return valid[h, k]
+
+
+def pair_is_kept(b, h, q, k):
+    return kept[h, q // BLOCK, k // BLOCK]
+
+
+def pair_is_kept_and_valid(b, h, q, k):
+    return kept[h, q // BLOCK, k // BLOCK] & valid[0, k]
+
+
+def pair_is_kept_and_valid_by_head(b, h, q, k):
+    return kept[h, q // BLOCK, k // BLOCK] & valid[h, k]
+
+
 class State:
     def __init__(self, plan):
         device = torch.device(plan.device)
@@ -56,20 +83,17 @@ class State:
             seq_lengths=(grid.q.length, grid.k.length), compute_q_blocks=False)
 
     def _mask(self, grid, device):
-        valid = None if grid.k.valid is None else torch.from_numpy(grid.k.valid).to(device)
+        """Which of the functions above says what a pair of slots sees, and what it reads."""
+        self.valid = None if grid.k.valid is None else torch.from_numpy(grid.k.valid).to(device)
+        self.kept = kept_blocks(grid, device) if self.eager else None
+        by_head = self.valid is not None and self.valid.shape[0] > 1
         if self.eager:
-            kept = kept_blocks(grid, device)
-            if valid is None:
-                return lambda b, h, q, k: kept[h, q // BLOCK, k // BLOCK]
-            if valid.shape[0] == 1:
-                return lambda b, h, q, k: kept[h, q // BLOCK, k // BLOCK] & valid[0, k]
-            return lambda b, h, q, k: kept[h, q // BLOCK, k // BLOCK] & valid[h, k]
-        if valid is None:
+            if self.valid is None:
+                return pair_is_kept
+            return pair_is_kept_and_valid_by_head if by_head else pair_is_kept_and_valid
+        if self.valid is None:
             return None
-        if valid.shape[0] == 1:
-            one = valid[0]
-            return lambda b, h, q, k: one[k]
-        return lambda b, h, q, k: valid[h, k]
+        return key_is_valid_by_head if by_head else key_is_valid
 
 
 def prepare(plan):
@@ -77,6 +101,8 @@ def prepare(plan):
 
 
 def attend(state, q, k, v):
+    global valid, kept
+    valid, kept = state.valid, state.kept
     run = flex_attention if state.eager else compiled
     o, aux = run(q[None], k[None], v[None], block_mask=state.mask, scale=state.scale,
                  return_aux=AuxRequest(lse=True))

@@ -344,6 +344,7 @@ class Peer:
         sys.modules["raingauge_peer"] = sys.modules["__main__"]
         spec = importlib.util.spec_from_file_location("raingauge_peer_file", path)
         self.module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = self.module  # compilers look functions up by their module
         try:
             spec.loader.exec_module(self.module)
             get = lambda name, default: getattr(self.module, name, default)  # noqa: E731

@@ -19,6 +19,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "data/error.h"
@@ -90,6 +91,33 @@ std::string backend_name(std::int64_t choice) {
   }
 }
 
+// While an active one lives, torch may choose cuDNN and nothing else.
+class OnlyCudnn {
+ public:
+  explicit OnlyCudnn(bool active) : active_(active) {
+    if (active_) set(false, false, false, true);
+  }
+  ~OnlyCudnn() {
+    if (active_) set(flash_, efficient_, math_, cudnn_);
+  }
+  OnlyCudnn(const OnlyCudnn&) = delete;
+  OnlyCudnn& operator=(const OnlyCudnn&) = delete;
+
+ private:
+  static void set(bool flash, bool efficient, bool math, bool cudnn) {
+    at::Context& context = at::globalContext();
+    context.setSDPUseFlash(flash);
+    context.setSDPUseMemEfficient(efficient);
+    context.setSDPUseMath(math);
+    context.setSDPUseCuDNN(cudnn);
+  }
+  bool active_;
+  bool flash_ = at::globalContext().userEnabledFlashSDP();
+  bool efficient_ = at::globalContext().userEnabledMemEfficientSDP();
+  bool math_ = at::globalContext().userEnabledMathSDP();
+  bool cudnn_ = at::globalContext().userEnabledCuDNNSDP();
+};
+
 // Every failure of libtorch becomes an Error that names the kernel.
 template <typename Body>
 auto guarded(const char* kernel, Body body) {
@@ -103,7 +131,9 @@ auto guarded(const char* kernel, Body body) {
 
 void write_empty(const AttendInputs& inputs, const AttendOutputs& outputs) {
   const TensorView& q = inputs.q;
-  output_tensor(outputs.o, {q.heads, q.tokens, q.head_dim}, q.device).zero_();
+  if (outputs.o != nullptr) {
+    output_tensor(outputs.o, {q.heads, q.tokens, q.head_dim}, q.device).zero_();
+  }
   if (outputs.lse != nullptr) {
     output_tensor(outputs.lse, {q.heads, q.tokens}, q.device).fill_(-INFINITY);
   }
@@ -140,7 +170,7 @@ bool load_torch_cuda(std::string* why) {
 }
 
 std::string torch_sdpa_forward(const AttendInputs& inputs, const AttendOutputs& outputs,
-                               int threads) {
+                               int threads, bool only_cudnn) {
   constexpr double kMathLimit = 1 << 30;  // bytes of scores that the math backend may hold
   const TensorView& q = inputs.q;
   return guarded("torch_sdpa", [&]() -> std::string {
@@ -156,9 +186,14 @@ std::string torch_sdpa_forward(const AttendInputs& inputs, const AttendOutputs& 
     const at::Tensor key = without_invalid(as_tensor(inputs.k), inputs);
     const at::Tensor value = without_invalid(as_tensor(inputs.v), inputs);
     const double scale = std::abs(double{inputs.scale});
+    const OnlyCudnn restriction(only_cudnn);
     const std::int64_t choice =
         at::_fused_sdp_choice(query, key, value, std::nullopt, 0.0, false, scale);
     const std::string backend = backend_name(choice);
+    if (only_cudnn && backend != "cuDNN") {
+      throw Unsupported("torch_cudnn: cuDNN does not cover these inputs (torch chose " + backend +
+                        ")");
+    }
     const double scores = static_cast<double>(q.heads) * static_cast<double>(q.tokens) *
                           static_cast<double>(key.size(2)) * 4.0;
     if (backend == "math" && scores > kMathLimit) {
@@ -169,7 +204,9 @@ std::string torch_sdpa_forward(const AttendInputs& inputs, const AttendOutputs& 
     }
     const at::Tensor out =
         at::scaled_dot_product_attention(query, key, value, std::nullopt, 0.0, false, scale);
-    output_tensor(outputs.o, {1, q.heads, q.tokens, q.head_dim}, q.device).copy_(out);
+    if (outputs.o != nullptr) {
+      output_tensor(outputs.o, {1, q.heads, q.tokens, q.head_dim}, q.device).copy_(out);
+    }
     return backend;
   });
 }

@@ -15,10 +15,12 @@ namespace raingauge {
 bool load_torch_cuda(std::string* why = nullptr);
 
 // at::scaled_dot_product_attention over all valid keys on the device of the inputs; CUDA work may
-// still run on return. Returns the backend that torch chose: "flash", "cuDNN", "efficient", "math".
-// Throws Unsupported instead of letting the math backend hold a large N x N matrix.
+// still run on return. Returns the backend that ran: "flash", "cuDNN", "efficient", "math"; torch
+// chooses unless `only_cudnn`. Without outputs.o the result stays in torch's hands and is dropped.
+// Throws Unsupported instead of letting the math backend hold a large N x N matrix, and where cuDNN
+// is asked for and does not cover the inputs.
 std::string torch_sdpa_forward(const AttendInputs& inputs, const AttendOutputs& outputs,
-                               int threads);
+                               int threads, bool only_cudnn);
 
 // matmul, softmax, matmul over chunks of query rows on the CPU; scores and weights are rounded to the
 // inputs' dtype, row sums are fp32. Gives LSE.

@@ -373,8 +373,8 @@ TEST_F(Peers, SendsTensorsOnceForEveryContents) {
 
 // The shipped peer that runs on a CPU too.
 TEST_F(Peers, FlexAttentionConforms) {
-  const auto kernel =
-      make_kernel("python:" RAINGAUGE_SOURCE_DIR "/methods/kernels/peers/flex.py", {.threads = 2});
+  const auto kernel = make_kernel("python:" RAINGAUGE_SOURCE_DIR "/methods/kernels/peers/flex.py",
+                                  {.threads = 2, .isa = ""});
   std::mt19937 engine(6);
   for (const bool ragged : {false, true}) {
     Tensors tensors(DType::bf16, 2, 700, 64);

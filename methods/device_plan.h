@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Plans made where the tensors are: no list crosses the bus. A device's plan is the host's (same order
+// of operations), and can be fetched to check that.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "data/plan.h"
+#include "data/tensor_view.h"
+
+namespace raingauge {
+
+// Block lists in device memory: row (head, query block) holds counts[row] key blocks, ascending, from
+// columns[row * stride] on.
+struct DeviceLists {
+  Device device;
+  std::int64_t heads = 0, query_blocks = 0, stride = 0;
+  const std::int32_t* counts = nullptr;
+  const std::int32_t* columns = nullptr;
+};
+
+// A method's decision for records of one shape: orders, layouts and forced blocks are made once on the
+// host; what depends on Q and K is decided on the device at every call.
+class DevicePlanner {
+ public:
+  virtual ~DevicePlanner() = default;
+  // Launches on the default stream and returns before the work is done. q, k: the record's heads, in
+  // its token order, on the planner's device.
+  virtual void plan(const TensorView& q, const TensorView& k) = 0;
+  // Of the last plan(); valid until the next one.
+  virtual DeviceLists lists() const = 0;
+  // Orders and layouts, with empty lists.
+  virtual const Plan& frame() const = 0;
+  // The last plan in host memory.
+  virtual Plan fetch() const = 0;
+};
+
+}  // namespace raingauge
