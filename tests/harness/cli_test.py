@@ -279,3 +279,70 @@ def test_set_overrides_and_validates(tmp_path, capture):
     run("run", path, "--out", tmp_path / "run", "--set", "rf2.density=0.7")
     assert {r["nominal_density"] for r in rows_of(tmp_path / "run", "fidelity")} == {0.7}
     run("run", path, "--out", tmp_path / "run2", "--set", "rf2.densty=0.7", code=1)
+
+
+PEER = """
+import numpy as np
+TENSORS = "numpy"
+def prepare(plan):
+    {prepare}
+    return plan
+def attend(plan, q, k, v):
+    sees = np.zeros((plan.heads, plan.tokens, plan.tokens), bool)
+    order = np.arange(plan.tokens) if plan.q_order is None else plan.q_order[0]
+    rows = plan.q_offsets.shape[1] - 1
+    for r in range(plan.heads * rows):
+        q_at = order[plan.q_offsets[0, r % rows]:plan.q_offsets[0, r % rows + 1]]
+        for c in plan.columns[plan.row_offsets[r]:plan.row_offsets[r + 1]]:
+            sees[r // rows][np.ix_(q_at, order[plan.k_offsets[0, c]:plan.k_offsets[0, c + 1]])] = True
+    s = np.where(sees, plan.scale * (q @ k.transpose(0, 2, 1)), -np.inf)
+    w = np.exp(s - s.max(-1, keepdims=True))
+    total = w.sum(-1, keepdims=True)
+    return w @ v / total, (np.log(total) + s.max(-1, keepdims=True))[..., 0]
+"""
+
+
+def test_peers_take_part_and_a_broken_one_stops_nothing(tmp_path, capture):
+    (tmp_path / "good.py").write_text(PEER.format(prepare="pass"))
+    # Passes the gate, then dies while it is timed.
+    (tmp_path / "dies.py").write_text(PEER.format(
+        prepare="plan.turns = getattr(plan, 'turns', 0) + 1\n    if plan.turns > 1: import os; os._exit(9)"))
+    (tmp_path / "wrong.py").write_text(PEER.format(prepare="plan.scale *= 1.1"))
+    (tmp_path / "absent.py").write_text("import no_such_package\n" + PEER.format(prepare="pass"))
+    names = ["good", "dies", "wrong", "absent"]
+    kernels = ", ".join(["cpu"] + [f'"python:{name}.py"' for name in names])
+    latency = f"latency: {{kernels: [{kernels}], warmup: 1, min_samples: 2, max_noise: 9, max_seconds: 1}}\n"
+    run("run", experiment(tmp_path, capture, latency), "--out", tmp_path / "run", code=2)
+    judged = {(r["kernel"], r["arm"]): r for r in rows_of(tmp_path / "run", "conformance")}
+    for arm in ("dense", "rf2"):
+        assert judged["good", arm]["outcome"] == "ok", judged["good", arm]["reason"]
+        assert judged["wrong", arm]["outcome"] == "incorrect"
+        assert judged["absent", arm]["outcome"] == "unsupported"
+        assert "package no_such_package not installed" in judged["absent", arm]["reason"]
+    timed = {(r["kernel"], r["arm"]): r for r in rows_of(tmp_path / "run", "latency")}
+    good = timed["good", "rf2"]
+    assert good["outcome"] == "ok" and good["attend_ms"]["n"] == 2 and good["permute_ms"] is None
+    assert good["plan_device"] == "cpu" and good["caches"] and good["gpu"] is None
+    assert set(good["dense_kernels"]) >= {"cpu", "good"} and good["dense_kernel"] in good["dense_kernels"]
+    assert good["dense_ms"] == min(good["dense_kernels"].values())
+    assert timed["dies", "rf2"]["outcome"] == "failed"
+    assert "ended with status 9" in timed["dies", "rf2"]["reason"]
+    assert timed["cpu", "rf2"]["outcome"] == "ok"
+
+
+def test_a_transformer_block_at_a_small_size(tmp_path):
+    if "not built" in run("list", "kernels", "--json").stdout.split("torch_sdpa")[1][:400]:
+        pytest.skip("skipped: this build has no libtorch")
+    latency = "latency: {kernels: [cpu, torch_sdpa], warmup: 0, min_samples: 2, max_noise: 9, max_seconds: 1}\n"
+    for model in ("wan21-14b-720p", "hunyuan-720p"):
+        block = f"{{dit_block: {{model: {model}, grid: [3, 8, 9], heads: 2, seed: 1}}}}"
+        path = experiment(tmp_path, None, latency, captures=block)
+        run("run", path, "--out", tmp_path / model)
+        row = next(r for r in rows_of(tmp_path / model, "latency") if r["arm"] == "rf2")
+        assert row["tokens"] == 216 + (256 if model.startswith("hunyuan") else 0)
+        assert row["surroundings_ms"]["n"] == 2 and row["dense_inline_ms"]["n"] == 2
+        total, rest = row["total_ms"]["median"], row["surroundings_ms"]["median"]
+        assert abs(row["block_ms"] - total - rest) < 1e-9
+        assert abs(row["attention_share"] - total / (total + rest)) < 1e-9
+        gain = (row["dense_ms"] + rest) / (total + rest)
+        assert abs(row["block_speedup_vs_dense"] - gain) < 1e-9
