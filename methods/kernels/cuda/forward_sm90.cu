@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// The instances of the Hopper forward kernel, each with the settings that measured fastest.
+#include "methods/kernels/cuda/forward_sm90.cuh"
+
+namespace raingauge::cuda_walk {
+namespace {
+
+template <Element kElement>
+cudaError_t launch_dim(const SparseParams& params, const KeyTensor& k, const KeyTensor& v,
+                       int head_dim, cudaStream_t stream) {
+  if (head_dim == 64) {
+    return sm90::launch<sm90::Config<kElement, 64, 8, 4, true, false>>(params, k, v, stream);
+  }
+  if (head_dim == 128) {
+    return sm90::launch<sm90::Config<kElement, 128, 8, 0, true, false>>(params, k, v, stream);
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace
+
+int launch_sparse_sm90(const SparseParams& params, const KeyTensor& k, const KeyTensor& v,
+                       Element element, int head_dim, void* stream) {
+  const auto on = static_cast<cudaStream_t>(stream);
+  return element == Element::bf16 ? launch_dim<Element::bf16>(params, k, v, head_dim, on)
+                                  : launch_dim<Element::f16>(params, k, v, head_dim, on);
+}
+
+}  // namespace raingauge::cuda_walk
