@@ -221,7 +221,8 @@ class Stage {
 
   // What will be timed is what is checked: from the device's lists where the kernel takes them.
   std::unique_ptr<Prepared> prepared_for(const TimedArm& arm, Kernel& kernel) {
-    if (arm.planner == nullptr || !kernel.takes_device_lists()) {
+    if (arm.planner == nullptr ||
+        !kernel.takes_device_lists(arm.planner->frame(), arena_->inputs())) {
       return kernel.prepare(arm.plan, arena_->inputs());
     }
     arm.planner->plan(arena_->inputs().q, arena_->inputs().k);

@@ -15,6 +15,7 @@ namespace raingauge {
 // columns[row * stride] on.
 struct DeviceLists {
   Device device;
+  std::uint64_t frame = 0;  // names the orders and layouts: equal numbers, equal frames
   std::int64_t heads = 0, query_blocks = 0, stride = 0;
   const std::int32_t* counts = nullptr;
   const std::int32_t* columns = nullptr;

@@ -2,6 +2,7 @@
 #include "methods/device_recipe.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdio>
 #include <numeric>
@@ -169,6 +170,7 @@ class RecipePlanner final : public DevicePlanner {
 
   DeviceLists lists() const override {
     return {device_,
+            frame_id_,
             frame_.heads,
             frame_.q_blocks.blocks,
             frame_.k_blocks.blocks,
@@ -269,7 +271,13 @@ class RecipePlanner final : public DevicePlanner {
     params_.lists = lists_.as<std::int32_t>();
   }
 
+  static std::uint64_t next_frame() {
+    static std::atomic<std::uint64_t> last{0};
+    return ++last;
+  }
+
   Device device_;
+  std::uint64_t frame_id_ = next_frame();
   std::int64_t head_dim_;
   Plan frame_;
   cuda_plan::SelectParams params_{};

@@ -18,6 +18,7 @@
 #include <cuda_runtime_api.h>
 
 #include "methods/kernels/cuda/forward.h"
+#include "methods/kernels/cuda_hopper.h"
 #include "methods/kernels/device.h"
 #include "methods/kernels/reference.h"
 #endif
@@ -143,14 +144,16 @@ CudaWork make_cuda_work(const Plan& plan, const std::uint8_t* key_valid, int thr
 }
 
 KernelSpec cuda_kernel_spec() {
-  KernelSpec spec{.name = "cuda",
-                  .help =
-                      "our block-sparse CUDA kernel (mma.sync, sm_80 and later), bf16 and f16, "
-                      "head_dim 64 and 128",
-                  .cpu = false,
-                  .cuda = true,
-                  .dense_only = false,
-                  .folds_permutation = true};
+  KernelSpec spec{
+      .name = "cuda",
+      .help =
+          "our block-sparse CUDA kernels (wgmma on sm_90, mma.sync from sm_80 on), bf16 and "
+          "f16, head_dim 64 and 128",
+      .cpu = false,
+      .cuda = true,
+      .dense_only = false,
+      .folds_permutation = true,
+      .converts_output = true};
 #ifndef RAINGAUGE_WITH_CUDA
   spec.not_built = "not built (no CUDA compiler was found)";
 #endif
@@ -160,6 +163,7 @@ KernelSpec cuda_kernel_spec() {
 #ifdef RAINGAUGE_WITH_CUDA
 namespace {
 
+// For the mma.sync kernel.
 struct CudaPrepared final : Prepared {
   double density_tiles() const override { return tiles; }
   Device device;
@@ -170,6 +174,12 @@ struct CudaPrepared final : Prepared {
   DeviceBuffer q_tokens, key_tokens, runs, items;
   double tiles = 0.0;
 };
+
+void check_launch(int status, const char* what) {
+  if (status == cudaSuccess) return;
+  throw Error(std::string("cuda: ") + what +
+              " failed: " + cudaGetErrorString(static_cast<cudaError_t>(status)));
+}
 
 // 16-byte loads: address and strides must be whole multiples.
 Support check_alignment(const TensorView& view, const char* name) {
@@ -210,6 +220,7 @@ class CudaKernel final : public Kernel {
   std::unique_ptr<Prepared> prepare(const Plan& plan, const AttendInputs& inputs) override {
     check_attend_inputs(plan, inputs);
     if (const Support reason = supports(plan, inputs)) throw Unsupported(*reason);
+    if (hopper_.covers(inputs)) return hopper_.prepare(plan, inputs, options_.threads);
     const CudaWork work = make_cuda_work(plan, inputs.key_valid, options_.threads);
     const Device& device = inputs.q.device;
     auto prepared = std::make_unique<CudaPrepared>();
@@ -230,8 +241,15 @@ class CudaKernel final : public Kernel {
 
   void attend(const Prepared& prepared, const AttendInputs& inputs,
               const AttendOutputs& outputs) override {
+    device_ = inputs.q.device;
+    if (hopper_.owns(prepared)) {
+      detail_ = "wgmma";
+      hopper_.attend(prepared, inputs, outputs);
+      return;
+    }
     const auto* mine = dynamic_cast<const CudaPrepared*>(&prepared);
     if (mine == nullptr) throw Error("cuda: attend() got what another kernel prepared");
+    detail_ = "mma.sync";
     const TensorView& q = inputs.q;
     if (q.heads != mine->heads || q.tokens != mine->tokens || !(q.device == mine->device)) {
       throw Error("cuda: attend() got inputs of another shape or device than prepare()");
@@ -239,15 +257,33 @@ class CudaKernel final : public Kernel {
     const DeviceGuard guard(q.device);
     const auto element =
         q.dtype == DType::bf16 ? cuda_walk::Element::bf16 : cuda_walk::Element::f16;
-    const auto status = static_cast<cudaError_t>(cuda_walk::launch_forward(
-        params_of(*mine, inputs, outputs), element, static_cast<int>(q.head_dim), mine->row_tile));
-    if (status != cudaSuccess) {
-      throw Error(std::string("cuda: the launch failed: ") + cudaGetErrorString(status));
+    cuda_walk::ForwardParams params = params_of(*mine, inputs, outputs);
+    if (params.o == nullptr) {  // only timed: this kernel writes fp32 and nothing else
+      const auto bytes = static_cast<std::size_t>(q.heads * q.tokens * q.head_dim) * sizeof(float);
+      if (unread_.bytes() < bytes) unread_ = DeviceBuffer(q.device, bytes);
+      params.o = unread_.as<float>();
     }
-    device_ = q.device;
+    check_launch(
+        cuda_walk::launch_forward(params, element, static_cast<int>(q.head_dim), mine->row_tile),
+        "the launch");
+  }
+
+  bool takes_device_lists(const Plan& frame, const AttendInputs& inputs) const override {
+    return hopper_.covers(inputs) && hopper_.takes_lists(frame);
+  }
+  std::unique_ptr<Prepared> prepare_on_device(const Plan& frame, const DeviceLists& lists,
+                                              const AttendInputs& inputs) override {
+    return hopper_.prepare_on_device(frame, lists, inputs);
+  }
+  bool permutes(const Prepared& prepared) const override {
+    return hopper_.owns(prepared) && hopper_.permutes(prepared);
+  }
+  void permute(const Prepared& prepared, const AttendInputs& inputs) override {
+    hopper_.permute(prepared, inputs);
   }
 
   void synchronize() override { synchronize_device(device_); }
+  std::string detail() const override { return detail_; }
 
  private:
   static Support check_capability(const Device& device) {
@@ -290,6 +326,9 @@ class CudaKernel final : public Kernel {
   KernelOptions options_;
   KernelSpec spec_;
   Device device_;
+  HopperForward hopper_;
+  DeviceBuffer unread_;
+  std::string detail_;
 };
 
 }  // namespace

@@ -102,13 +102,19 @@ class Kernel {
   virtual void synchronize() {}
   virtual bool gives_lse() const { return true; }
   // Kernels that read lists where a device made them: no list crosses the bus.
-  virtual bool takes_device_lists() const { return false; }
+  virtual bool takes_device_lists(const Plan& /*frame*/, const AttendInputs& /*inputs*/) const {
+    return false;
+  }
   // `frame` has the orders and layouts. Launches on the default stream and waits for nothing.
   virtual std::unique_ptr<Prepared> prepare_on_device(const Plan& /*frame*/,
                                                       const DeviceLists& /*lists*/,
                                                       const AttendInputs& /*inputs*/) {
     throw Unsupported(std::string(spec().name) + ": takes no lists on a device");
   }
+  // Kernels that move keys into block order before they attend: permute() does that as a phase of its
+  // own, and the attend() after it need not; without it attend() does both.
+  virtual bool permutes(const Prepared& /*prepared*/) const { return false; }
+  virtual void permute(const Prepared& /*prepared*/, const AttendInputs& /*inputs*/) {}
   // Everything that is to be timed goes through here. The default calls prepare() and attend(); with a
   // planner, kernels that take a device's lists time planner->plan() too and prepare from those.
   virtual std::unique_ptr<TimedRun> open_run(const Plan& plan, const AttendInputs& inputs,

@@ -14,8 +14,25 @@ double milliseconds_since(std::chrono::steady_clock::time_point start) {
       .count();
 }
 
+// The phases permute (where there is one) and attend.
+void execute(Kernel& kernel, const Prepared& prepared, const AttendInputs& inputs,
+             const AttendOutputs& outputs, DeviceTimer& timer) {
+  if (kernel.permutes(prepared)) {
+    kernel.permute(prepared, inputs);
+    timer.mark();
+  }
+  kernel.attend(prepared, inputs, outputs);
+  timer.mark();
+}
+
+void read_execution(const std::vector<double>& phases, std::size_t first, PhaseSample& sample) {
+  if (phases.size() == first + 2) sample.permute = phases.at(first);
+  sample.attend = phases.back();
+}
+
 AttendOutputs timed_outputs(const Kernel& kernel, const AttendOutputs& outputs) {
-  AttendOutputs used = kernel.spec().converts_output ? AttendOutputs{} : outputs;
+  AttendOutputs used = outputs;
+  if (kernel.spec().converts_output) used.o = nullptr;
   if (!kernel.gives_lse()) used.lse = nullptr;
   return used;
 }
@@ -38,9 +55,8 @@ class LocalRun final : public TimedRun {
     sample.prepare = milliseconds_since(start);
     tiles_ = prepared->density_tiles();
     timer_.start();
-    kernel_.attend(*prepared, inputs_, outputs_);
-    timer_.mark();
-    sample.attend = timer_.finish().at(0);
+    execute(kernel_, *prepared, inputs_, outputs_, timer_);
+    read_execution(timer_.finish(), 0, sample);
     kernel_.synchronize();
     return sample;
   }
@@ -73,13 +89,12 @@ class DeviceRun final : public TimedRun {
     timer_.mark();
     const auto prepared = kernel_.prepare_on_device(planner_.frame(), planner_.lists(), inputs_);
     timer_.mark();
-    kernel_.attend(*prepared, inputs_, outputs_);
-    timer_.mark();
+    execute(kernel_, *prepared, inputs_, outputs_, timer_);
     const std::vector<double> phases = timer_.finish();
     PhaseSample sample;
     sample.plan = phases.at(0);
     sample.prepare = phases.at(1);
-    sample.attend = phases.at(2);
+    read_execution(phases, 2, sample);
     kernel_.synchronize();
     return sample;
   }
@@ -99,7 +114,7 @@ class DeviceRun final : public TimedRun {
 
 std::unique_ptr<TimedRun> Kernel::open_run(const Plan& plan, const AttendInputs& inputs,
                                            const AttendOutputs& outputs, DevicePlanner* planner) {
-  if (planner != nullptr && takes_device_lists()) {
+  if (planner != nullptr && takes_device_lists(planner->frame(), inputs)) {
     return std::make_unique<DeviceRun>(*this, plan, inputs, outputs, *planner);
   }
   return std::make_unique<LocalRun>(*this, plan, inputs, outputs);

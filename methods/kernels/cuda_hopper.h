@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Host side of the sm_90a kernel: boxes, lists and buffers on the device. Part of the kernel `cuda`;
+// in builds with CUDA only.
+#pragma once
+
+#include <map>
+#include <memory>
+
+#include "methods/device_plan.h"
+#include "methods/kernels/cuda/boxes.h"
+#include "methods/kernels/device.h"
+#include "methods/kernels/kernel.h"
+
+namespace raingauge {
+
+class HopperForward {
+ public:
+  // sm_90, a positive scale; the kernel `cuda` has checked the rest.
+  bool covers(const AttendInputs& inputs) const;
+  std::unique_ptr<Prepared> prepare(const Plan& plan, const AttendInputs& inputs, int threads);
+
+  // Whether lists of a device's planner on this frame are lists of boxes as they stand.
+  bool takes_lists(const Plan& frame) const;
+  // The first call for a frame uploads what the frame is; later ones launch one kernel.
+  std::unique_ptr<Prepared> prepare_on_device(const Plan& frame, const DeviceLists& lists,
+                                              const AttendInputs& inputs);
+
+  bool owns(const Prepared& prepared) const;
+  bool permutes(const Prepared& prepared) const;
+  void permute(const Prepared& prepared, const AttendInputs& inputs);
+  // Without outputs.o the output stays in the inputs' type in a buffer of this object.
+  void attend(const Prepared& prepared, const AttendInputs& inputs, const AttendOutputs& outputs);
+
+ private:
+  // What all plans on one frame share, in device memory.
+  struct Frame {
+    BoxFrame boxes;
+    std::int64_t heads = 0, tokens = 0;
+    bool shared_q_order = true;
+    DeviceBuffer q_tokens, slots, valid;
+    // For a device's lists alone.
+    DeviceBuffer q_offsets, live_rows;
+    std::shared_ptr<DeviceBuffer> items;
+    std::int32_t live_count = 0;
+  };
+  struct HopperPrepared;
+  static std::shared_ptr<Frame> upload(const Plan& plan, const AttendInputs& inputs);
+  static std::shared_ptr<Frame> upload_for_lists(const Plan& plan, const AttendInputs& inputs);
+  void reserve(const Frame& frame, const AttendInputs& inputs);
+
+  // By DeviceLists::frame; arms take turns.
+  std::map<std::uint64_t, std::shared_ptr<Frame>> planned_;
+  // Boxes of K and V, the output in the inputs' type, and the work counter: used again by every call.
+  DeviceBuffer k_, v_, o_, counter_;
+  const Prepared* permuted_ = nullptr;  // whose keys lie in k_ and v_, until attend() used them
+};
+
+}  // namespace raingauge
