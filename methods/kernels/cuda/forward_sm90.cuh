@@ -6,10 +6,12 @@
 //                 slots with the tensor copy engine, up to a work item ahead of the arithmetic;
 //   warps 1, 2    gather the query rows of the next item (by token, so query orders are free);
 //   warpgroups    S = Q K^T (wgmma), online softmax in base 2, O += P V (wgmma, P in registers).
-// A warpgroup issues Q K^T of step i+1 and P V of step i back to back, so its softmax runs beside
-// its own P V and the other warpgroup's products; a token passes the right to issue from one
-// warpgroup to the next. The chain does not break between items: the first product of the next item
-// goes out with the last of this one. Rows leave through shared memory by each warp alone.
+// A warpgroup issues Q K^T of step i+1 and P V of step i back to back; its softmax then runs beside
+// the other warpgroup's products. The chain does not break between items: the first product of the
+// next item goes out with the last of this one. A further step takes its weights under the reference
+// (the running maximum of online softmax) as it stands and looks at their sum instead of at the
+// maximum: only when a weight grows beyond 2^8 are the maximum found, the reference moved and the
+// weights made again. Rows leave through shared memory by each warp alone.
 #pragma once
 
 #include <cmath>
@@ -27,18 +29,18 @@ constexpr int kConsumers = 2;  // warpgroups that compute
 constexpr int kConsumerWarps = kConsumers * 4;
 constexpr int kThreads = (kConsumers + 1) * 128;
 constexpr int kLoaderWarps = 2;  // of Q
+constexpr float kLimit = 256.0F;  // of a thread's weights in one step, under a kept reference
 
-// kKeep: rows keep their reference until the maximum grows by more than 2^kKeep (0: always move).
-// kCubic: of 16 exponentials, how many run on the multiply units.
-template <Element kElementType, int kHeadDim, int kKeepLog2, int kCubicOf16, bool kPassToken,
-          bool kWaitEarly>
+// kCubic: of 16 exponentials, how many run on the multiply units. kToken: the warpgroups issue their
+// products in turn. kQRegisters: Q stands in registers.
+template <Element kElementType, int kHeadDim, int kCubicOf16, bool kPassToken,
+          bool kQueriesInRegisters>
 struct Config {
   static constexpr Element kElement = kElementType;
   static constexpr int kDim = kHeadDim;
-  static constexpr int kKeep = kKeepLog2;
   static constexpr int kCubic = kCubicOf16;
   static constexpr bool kToken = kPassToken;
-  static constexpr bool kEarly = kWaitEarly;
+  static constexpr bool kQRegisters = kQueriesInRegisters;
   static constexpr int kQBytes = kTileRows * kDim * 2;
   static constexpr int kSlotBytes = kStepKeys * kDim * 2;
   static constexpr int kSlots = kDim == 128 ? 5 : 12;
@@ -346,6 +348,14 @@ class Consumer {
   }
   __device__ __forceinline__ void wait_q() {
     barrier_wait(shared_address(&s.control->q_full[q_read.slot]), q_read.phase);
+    if constexpr (C::kQRegisters) {
+      const int row = group * 64 + warp * 16 + (lane & 15);
+#pragma unroll
+      for (int i = 0; i < C::kDim / 16; ++i) {
+        load_matrices(query + 4 * i,
+                      s.q_tile(q_read.slot) + tile_byte(row, 2 * i + (lane >> 4), kTileRows));
+      }
+    }
   }
 
   // ---- slots ----
@@ -371,11 +381,16 @@ class Consumer {
         matrix(s.q_tile(q_read.slot) + static_cast<std::uint32_t>(group * 64 * 128), 16, 1024);
     const std::uint64_t k = matrix(s.slot(slot), 16, 1024);
     pin(score);
+    if constexpr (C::kQRegisters) pin(query);
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < C::kDim / 16; ++i) {
       const std::uint64_t offset = (i & 3) * 2 + (i >> 2) * (kTileRows * 128 / 16);
-      multiply_qk<C::kElement>(score, q + offset, k + offset, i == 0 ? 0 : 1);
+      if constexpr (C::kQRegisters) {
+        multiply_qk<C::kElement>(score, query + 4 * i, k + offset, i == 0 ? 0 : 1);
+      } else {
+        multiply_qk<C::kElement>(score, q + offset, k + offset, i == 0 ? 0 : 1);
+      }
     }
     wgmma_commit();
     pin(score);
@@ -404,87 +419,85 @@ class Consumer {
     }
   }
 
-  // Moves the reference of both rows; returns whether sums must shrink by shrink[0], shrink[1].
-  template <bool kFirst>
-  __device__ __forceinline__ bool move_reference(float (&shrink)[2]) {
-    float top[2][2];
+  // The largest scaled score of both rows of this thread.
+  __device__ __forceinline__ void find_tops(float (&tops)[2]) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      top[half][0] = fmaxf(score[half * 2], score[half * 2 + 1]);
-      top[half][1] = fmaxf(score[half * 2 + 4], score[half * 2 + 5]);
+      float top[2] = {fmaxf(score[half * 2], score[half * 2 + 1]),
+                      fmaxf(score[half * 2 + 4], score[half * 2 + 5])};
 #pragma unroll
       for (int j = 2; j < 16; ++j) {
-        top[half][j & 1] = fmaxf(top[half][j & 1], score[j * 4 + half * 2]);
-        top[half][j & 1] = fmaxf(top[half][j & 1], score[j * 4 + half * 2 + 1]);
+        top[j & 1] = fmaxf(top[j & 1], score[j * 4 + half * 2]);
+        top[j & 1] = fmaxf(top[j & 1], score[j * 4 + half * 2 + 1]);
       }
-    }
-    float now[2];
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float m = fmaxf(top[half][0], top[half][1]);
+      float m = fmaxf(top[0], top[1]);
       m = fmaxf(m, __shfl_xor_sync(kAllLanes, m, 1));
       m = fmaxf(m, __shfl_xor_sync(kAllLanes, m, 2));
-      now[half] = m * p.scale_log2;
+      tops[half] = m * p.scale_log2;
     }
-    if (kFirst) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        reference[half] = now[half] == -INFINITY ? 0.0F : now[half];
-        seen[half] = now[half] != -INFINITY;
-      }
-      return false;
-    }
-    bool grew = false;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      // A row that has seen only -inf has nothing to keep.
-      grew = grew || now[half] > reference[half] + (C::kKeep > 0 ? float{C::kKeep} : 0.0F) ||
-             (!seen[half] && now[half] != -INFINITY);
-    }
-    if (C::kKeep > 0) {
-      if (!__any_sync(kAllLanes, grew)) return false;
-    }
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float target = fmaxf(reference[half], now[half]);
-      if (!seen[half] && now[half] != -INFINITY) target = now[half];
-      seen[half] = seen[half] || now[half] != -INFINITY;
-      shrink[half] = exp2_unit(reference[half] - target);
-      reference[half] = target;
-    }
-    return true;
   }
-
-  template <bool kFirst>
-  __device__ __forceinline__ void exponentiate(const float (&shrink)[2], bool moved) {
+  // What the exponents subtract: a row that has met only -inf subtracts 0.
+  __device__ __forceinline__ float base(int half) const {
+    return reference[half] == -INFINITY ? 0.0F : reference[half];
+  }
+  // Weights 2^(score - base), packed as the second product's operand, and their sums in this thread.
+  __device__ __forceinline__ void weigh(float base0, float base1, float (&add)[2]) {
+    const float bases[2] = {base0, base1};
     float part[2][2] = {{0.0F, 0.0F}, {0.0F, 0.0F}};
 #pragma unroll
-    for (int i = 0; i < 64; ++i) {
+    for (int i = 0; i < 64; i += 2) {
       const int half = (i >> 1) & 1;
-      const float x = fmaf(score[i], p.scale_log2, -reference[half]);
-      // Every 16 consecutive elements share the units alike.
-      score[i] = (i * 5) % 16 < C::kCubic ? exp2_cubic(x) : exp2_unit(x);
-      part[half][i & 1] += score[i];
+      float w[2];
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const float x = fmaf(score[i + j], p.scale_log2, -bases[half]);
+        // Every 16 consecutive elements share the units alike.
+        w[j] = ((i + j) * 5) % 16 < C::kCubic ? exp2_cubic(x) : exp2_unit(x);
+        part[half][j] += w[j];
+      }
+      weight[i >> 1] = pack<C::kElement>(w[0], w[1]);
     }
+    add[0] = part[0][0] + part[0][1];
+    add[1] = part[1][0] + part[1][1];
+  }
+  // The weights of a further step. They are first taken with the references as they are: as long as
+  // no weight exceeds kLimit, sums and weights keep their relative precision and no maximum is
+  // needed. Rows that have met only -inf have the reference -inf, hence infinite or NaN weights, and
+  // come here for their first reference too.
+  __device__ __forceinline__ void soften(int v) {
+    float add[2];
+    finish_pv(v);
+    weigh(reference[0], reference[1], add);
+    const bool fits = (add[0] <= kLimit) & (add[1] <= kLimit);
+    if (!__all_sync(kAllLanes, fits)) {
+      move_references();
+      weigh(base(0), base(1), add);
+    }
+    sum[0] += add[0];
+    sum[1] += add[1];
+  }
+  __device__ __forceinline__ void move_references() {
+    float tops[2];
+    float shrink[2];
+    find_tops(tops);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float add = part[half][0] + part[half][1];
-      if (kFirst) {
-        sum[half] = add;
-      } else {
-        sum[half] = moved ? fmaf(sum[half], shrink[half], add) : sum[half] + add;
-      }
+      const float former = reference[half];
+      reference[half] = fmaxf(former, tops[half]);
+      shrink[half] = exp2_unit(former - base(half));
+      sum[half] *= shrink[half];
     }
+    shrink_out(shrink);
+  }
+  __device__ __forceinline__ void finish_pv(int v) {
+    wgmma_wait<0>();
+    pin(out);
+    pin(weight);
+    release_slot(v);
   }
   __device__ __forceinline__ void shrink_out(const float (&shrink)[2]) {
 #pragma unroll
     for (int i = 0; i < C::kDim / 2; ++i) out[i] *= shrink[(i >> 1) & 1];
-  }
-  __device__ __forceinline__ void pack_weights() {
-#pragma unroll
-    for (int i = 0; i < 32; ++i) {
-      weight[i] = pack<C::kElement>(score[2 * i], score[2 * i + 1]);
-    }
   }
 
   // ---- the steps of an item ----
@@ -501,11 +514,9 @@ class Consumer {
     start(columns);
   }
   __device__ __forceinline__ void start(std::uint32_t columns) {
-    float shrink[2];
     mask(columns);
-    move_reference<true>(shrink);
-    exponentiate<true>(shrink, false);
-    pack_weights();
+    find_tops(reference);
+    weigh(base(0), base(1), sum);
     accumulate = 0;
   }
   __device__ __forceinline__ void step() {
@@ -519,24 +530,8 @@ class Consumer {
     wgmma_wait<1>();
     pin(score);
     release_slot(k);
-    float shrink[2];
     mask(columns);
-    const bool moved = move_reference<false>(shrink);
-    if (C::kEarly) {
-      wgmma_wait<0>();
-      pin(out);
-      pin(weight);
-      release_slot(v);
-      exponentiate<false>(shrink, moved);
-    } else {
-      exponentiate<false>(shrink, moved);
-      wgmma_wait<0>();
-      pin(out);
-      pin(weight);
-      release_slot(v);
-    }
-    if (moved) shrink_out(shrink);
-    pack_weights();
+    soften(v);
   }
   // The last product of one item beside the first of the next.
   __device__ __forceinline__ void chain(const Item& done) {
@@ -587,7 +582,7 @@ class Consumer {
         const int token = __shfl_sync(kAllLanes, done.token, half * 8 + (lane >> 2));
         if ((lane & 3) == 0 && token >= 0) {
           p.lse[done.head * p.lse_head_stride + token] =
-              total[half] == 0.0F ? -INFINITY : (reference[half] + log2f(total[half])) * kLn2;
+              total[half] == 0.0F ? -INFINITY : (base(half) + log2f(total[half])) * kLn2;
         }
       }
     }
@@ -667,8 +662,9 @@ class Consumer {
   float score[64];
   float out[C::kDim / 2];
   std::uint32_t weight[32];
-  float reference[2], sum[2];  // base-2 reference of the weights, this thread's part of the row sums
-  bool seen[2];                // whether the row has met a score above -inf
+  std::uint32_t query[C::kQRegisters ? C::kDim / 4 : 1];
+  float reference[2];  // base 2, of the weights; -inf until the row meets a score above it
+  float sum[2];        // this thread's part of the row sums
   int accumulate = 0;
 };
 

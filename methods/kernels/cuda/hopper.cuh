@@ -81,11 +81,6 @@ __device__ __forceinline__ std::uint64_t policy_evict_last() {
   asm volatile("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
   return policy;
 }
-__device__ __forceinline__ std::uint64_t policy_evict_normal() {
-  std::uint64_t policy;
-  asm volatile("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
-}
 // 16 bytes from global to shared memory; zeros instead when `exists` is false.
 __device__ __forceinline__ void copy_chunk(std::uint32_t target, const void* source, bool exists) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(source),
@@ -99,6 +94,12 @@ __device__ __forceinline__ void store_matrices(std::uint32_t target, std::uint32
                                                std::uint32_t b, std::uint32_t c, std::uint32_t d) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(target),
                "r"(a), "r"(b), "r"(c), "r"(d)
+               : "memory");
+}
+__device__ __forceinline__ void load_matrices(std::uint32_t* r, std::uint32_t source) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(source)
                : "memory");
 }
 __device__ __forceinline__ uint4 load_shared(std::uint32_t address) {
@@ -180,33 +181,44 @@ __device__ __forceinline__ void multiply_qk(float (&d)[64], std::uint64_t a, std
   }
 }
 
-// d (+)= A B with A in registers and B contiguous along N (transposed on the way in).
-#define RAINGAUGE_PV(type, shape, regs, outs, a0, a1, a2, a3, b_, p_)                       \
+// d (+)= A B with A in registers; `t` 1: B is contiguous along N, 0: along the summed dimension.
+#define RAINGAUGE_RS(type, shape, regs, outs, a0, a1, a2, a3, b_, p_, t)                    \
   asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " p_ ", 0;\n"                              \
                "wgmma.mma_async.sync.aligned." shape ".f32." type "." type " {" regs        \
-               "}, {" a0 "," a1 "," a2 "," a3 "}, " b_ ", p, 1, 1, 1;\n}\n"                 \
+               "}, {" a0 "," a1 "," a2 "," a3 "}, " b_ ", p, 1, 1, " t ";\n}\n"             \
                : outs                                                                       \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate))
+template <Element E>
+__device__ __forceinline__ void multiply_qk(float (&d)[64], const std::uint32_t* a, std::uint64_t b,
+                                            int accumulate) {
+  if constexpr (E == Element::bf16) {
+    RAINGAUGE_RS("bf16", "m64n128k16", RAINGAUGE_D64, RAINGAUGE_F64(d), "%64", "%65", "%66", "%67",
+                 "%68", "%69", "0");
+  } else {
+    RAINGAUGE_RS("f16", "m64n128k16", RAINGAUGE_D64, RAINGAUGE_F64(d), "%64", "%65", "%66", "%67",
+                 "%68", "%69", "0");
+  }
+}
 template <Element E>
 __device__ __forceinline__ void multiply_pv(float (&d)[64], const std::uint32_t* a, std::uint64_t b,
                                             int accumulate) {
   if constexpr (E == Element::bf16) {
-    RAINGAUGE_PV("bf16", "m64n128k16", RAINGAUGE_D64, RAINGAUGE_F64(d), "%64", "%65", "%66", "%67",
-                 "%68", "%69");
+    RAINGAUGE_RS("bf16", "m64n128k16", RAINGAUGE_D64, RAINGAUGE_F64(d), "%64", "%65", "%66", "%67",
+                 "%68", "%69", "1");
   } else {
-    RAINGAUGE_PV("f16", "m64n128k16", RAINGAUGE_D64, RAINGAUGE_F64(d), "%64", "%65", "%66", "%67",
-                 "%68", "%69");
+    RAINGAUGE_RS("f16", "m64n128k16", RAINGAUGE_D64, RAINGAUGE_F64(d), "%64", "%65", "%66", "%67",
+                 "%68", "%69", "1");
   }
 }
 template <Element E>
 __device__ __forceinline__ void multiply_pv(float (&d)[32], const std::uint32_t* a, std::uint64_t b,
                                             int accumulate) {
   if constexpr (E == Element::bf16) {
-    RAINGAUGE_PV("bf16", "m64n64k16", RAINGAUGE_D32, RAINGAUGE_F32(d, 0), "%32", "%33", "%34",
-                 "%35", "%36", "%37");
+    RAINGAUGE_RS("bf16", "m64n64k16", RAINGAUGE_D32, RAINGAUGE_F32(d, 0), "%32", "%33", "%34",
+                 "%35", "%36", "%37", "1");
   } else {
-    RAINGAUGE_PV("f16", "m64n64k16", RAINGAUGE_D32, RAINGAUGE_F32(d, 0), "%32", "%33", "%34",
-                 "%35", "%36", "%37");
+    RAINGAUGE_RS("f16", "m64n64k16", RAINGAUGE_D32, RAINGAUGE_F32(d, 0), "%32", "%33", "%34",
+                 "%35", "%36", "%37", "1");
   }
 }
 
@@ -217,10 +229,12 @@ __device__ __forceinline__ float exp2_unit(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
-// 2^x for x <= 127 on the multiply units, relative error below 7.6e-5: x splits into the nearest
-// integer and a rest in [-1/2, 1/2], whose power is a cubic (minimax for the relative error).
+// 2^x on the multiply units, relative error below 7.6e-5 from -126 to 127 and clamped beyond: x splits
+// into the nearest integer and a rest in [-1/2, 1/2], whose power is a cubic (minimax for the relative
+// error). NaN becomes the largest float.
 __device__ __forceinline__ float exp2_cubic(float x) {
-  asm("max.NaN.f32 %0, %0, 0fC2FC0000;" : "+f"(x));  // -126; NaN stays, and leaves as a huge value
+  asm("max.NaN.f32 %0, %0, 0fC2FC0000;" : "+f"(x));  // -126
+  asm("min.NaN.f32 %0, %0, 0f42FE0000;" : "+f"(x));  // 127
   const float shifted = x + 12582912.0F;  // 1.5 * 2^23: the integer lands in the low bits
   const float rest = x - (shifted - 12582912.0F);
   float y = fmaf(rest, 0.055171668F, 0.242611122F);
