@@ -51,6 +51,8 @@ struct Frames {
   std::int64_t height = 0;
   std::int64_t width = 0;
   std::vector<std::uint8_t> rgb;
+  double fps = 0.0;        // frames a second; 0: the file does not say
+  std::string lossy = {};  // what the file's format put the frames through; empty: nothing
 };
 
 // Identity of a generation: "<model>|seed <seed>|<8 hex of the prompt's sha256>" when prompt and

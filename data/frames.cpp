@@ -40,7 +40,9 @@ Frames read_captured(const std::string& path, std::string arm) {
     }
     arm = arms.front();
   }
-  return capture.read_frames(arm);
+  Frames frames = capture.read_frames(arm);
+  frames.fps = capture.info().fps.value_or(0.0);
+  return frames;
 }
 
 Frames read_any(const std::string& source) {

@@ -11,6 +11,9 @@
 
 namespace raingauge {
 
+// The frames a second where no file says: that of the demo DiT and of Wan.
+inline constexpr double kUsualFps = 16.0;
+
 // Reads by name: a folder of PNGs (sorted by file name), .npy, .y4m, .mp4, FILE.h5:/frames/ARM (the
 // arm may be left out when there is one), or one .png. Throws Error that says what was wrong with
 // the file, and Unsupported for PNG and MP4 when this build has no OpenCV.
@@ -19,7 +22,7 @@ Frames read_frames(const std::string& source);
 // Writes by name: .npy, .y4m, .mp4, one .png (one frame), or a folder of PNGs for a name without
 // suffix. Returns what was written, with the codec: "npy", "y4m 4:4:4 BT.601", "mp4 avc1", "png".
 // Only .npy and PNG are lossless.
-std::string write_frames(const std::string& target, const Frames& frames, double fps = 16.0);
+std::string write_frames(const std::string& target, const Frames& frames, double fps = kUsualFps);
 
 // uint8 [F, H, W, 3] in C order only.
 Frames read_npy(const std::string& path);
@@ -44,6 +47,11 @@ bool has_opencv();
 
 // |test - reference| x gain, clamped to 255: black where the clips agree.
 Frames difference_frames(const Frames& reference, const Frames& test, int gain = 8);
+
+// One frame of `frame`'s pixels x … x + width - 1, y … y + height - 1, each repeated zoom x zoom times.
+// Throws Error when they do not lie inside the frame.
+Frames crop_frame(const Frames& frames, std::int64_t frame, std::int64_t x, std::int64_t y,
+                  std::int64_t width, std::int64_t height, int zoom = 1);
 
 // One image: a row for every clip, a column for every frame number, `gap` white pixels between.
 // For instance rows {dense, arm, difference_frames(dense, arm)}.

@@ -97,6 +97,21 @@ void append_png(const std::string& path, Frames& frames) {
   append_bgr(bgr, frames, path);
 }
 
+double stated_fps(const cv::VideoCapture& video) {
+  const double fps = video.get(cv::CAP_PROP_FPS);
+  return fps > 0.0 && fps <= 1000.0 ? fps : 0.0;
+}
+
+std::string codec_name(const cv::VideoCapture& video) {
+  const auto code = static_cast<std::uint32_t>(video.get(cv::CAP_PROP_FOURCC));
+  std::string name;
+  for (int byte = 0; byte < 4; ++byte) {
+    const auto letter = static_cast<unsigned char>(code >> (8 * byte));
+    if (std::isalnum(letter) != 0) name.push_back(static_cast<char>(letter));
+  }
+  return name.empty() ? "unknown" : name;
+}
+
 void require_one_frame(const Frames& frame, const std::string& where) {
   check_frames(frame, where);
   if (frame.frames != 1) {
@@ -197,6 +212,8 @@ Frames read_mp4(const std::string& path) {
     if (!video.isOpened()) throw Error(path + ": cannot be opened as a video");
     const auto declared = static_cast<std::int64_t>(video.get(cv::CAP_PROP_FRAME_COUNT));
     Frames frames;
+    frames.fps = stated_fps(video);
+    frames.lossy = "MP4, codec " + codec_name(video) + ", Y'CbCr";
     for (cv::Mat bgr; video.read(bgr);) append_bgr(bgr, frames, path);
     // Containers without an index declare an estimate, which may be one off.
     if (frames.frames == 0 || frames.frames < declared - 1) {

@@ -33,6 +33,29 @@ Frames difference_frames(const Frames& reference, const Frames& test, int gain) 
   return result;
 }
 
+Frames crop_frame(const Frames& frames, std::int64_t frame, std::int64_t x, std::int64_t y,
+                  std::int64_t width, std::int64_t height, int zoom) {
+  check_frames(frames, "crop");
+  const bool inside = frame >= 0 && frame < frames.frames && x >= 0 && y >= 0 && width >= 1 &&
+                      height >= 1 && width <= frames.width - x && height <= frames.height - y;
+  if (!inside || zoom < 1 || zoom > 64) {
+    throw Error("crop: " + std::to_string(width) + "x" + std::to_string(height) +
+                " pixels from column " + std::to_string(x) + ", row " + std::to_string(y) +
+                " of frame " + std::to_string(frame) + ", enlarged " + std::to_string(zoom) +
+                " times; the clip has " + shape_text(frames) + ", enlarging goes from 1 to 64");
+  }
+  Frames crop{1, height * zoom, width * zoom, {}};
+  crop.rgb.reserve(static_cast<std::size_t>(crop.height * crop.width * 3));
+  for (std::int64_t row = 0; row < crop.height; ++row) {
+    for (std::int64_t column = 0; column < crop.width; ++column) {
+      const std::int64_t pixel =
+          ((frame * frames.height + y + row / zoom) * frames.width + x + column / zoom) * 3;
+      crop.rgb.insert(crop.rgb.end(), frames.rgb.begin() + pixel, frames.rgb.begin() + pixel + 3);
+    }
+  }
+  return crop;
+}
+
 Frames contact_sheet(std::span<const Frames* const> clips, std::span<const int> frame_numbers,
                      int gap) {
   if (clips.empty() || frame_numbers.empty() || gap < 0) {

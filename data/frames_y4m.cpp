@@ -25,6 +25,7 @@ struct Y4mHeader {
   std::int64_t width = 0;
   bool subsampled = true;  // 4:2:0, the default when no C parameter is given
   bool full_range = false;
+  double fps = 0.0;
 
   std::int64_t chroma_height() const { return subsampled ? (height + 1) / 2 : height; }
   std::int64_t chroma_width() const { return subsampled ? (width + 1) / 2 : width; }
@@ -55,6 +56,17 @@ std::int64_t parse_side(const std::string& parameter, const std::string& path) {
   return value;
 }
 
+// F25:1; 0 where the header does not say (F0:0) or makes no sense.
+double parse_rate(const std::string& parameter) {
+  std::istringstream text(parameter.substr(1));
+  double frames = 0.0;
+  double seconds = 0.0;
+  char colon = 0;
+  text >> frames >> colon >> seconds;
+  const double fps = colon == ':' && seconds > 0.0 ? frames / seconds : 0.0;
+  return fps > 0.0 && fps <= 1000.0 ? fps : 0.0;
+}
+
 void parse_colour(const std::string& name, Y4mHeader& header, const std::string& path) {
   if (name == "444") {
     header.subsampled = false;
@@ -78,6 +90,7 @@ Y4mHeader read_header(std::ifstream& file, const std::string& path) {
     if (word[0] == 'W') header.width = parse_side(word, path);
     if (word[0] == 'H') header.height = parse_side(word, path);
     if (word[0] == 'C') parse_colour(word.substr(1), header, path);
+    if (word[0] == 'F') header.fps = parse_rate(word);
     if (word[0] == 'I' && word != "Ip" && word != "I?") {
       throw Error(path + ": interlaced ('" + word + "'); only progressive frames are read");
     }
@@ -129,7 +142,8 @@ Frames read_y4m(const std::string& path) {
     throw Error(path + ": the file is smaller than one frame of " + std::to_string(header.width) +
                 "x" + std::to_string(header.height));
   }
-  Frames frames{0, header.height, header.width, {}};
+  Frames frames{0,  header.height, header.width,
+                {}, header.fps,    header.subsampled ? "Y4M, Y'CbCr 4:2:0" : "Y4M, Y'CbCr 4:4:4"};
   std::vector<std::uint8_t> planes;
   std::string line;
   while (read_line(file, line, path)) {

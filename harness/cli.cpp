@@ -191,13 +191,25 @@ void add_generate(CLI::App& app, Action& action) {
 
 void add_frames(CLI::App& app, Action& action) {
   auto options = std::make_shared<FramesCommand>();
-  auto* command = app.add_subcommand("frames", "compare two clips: PSNR, SSIM");
+  auto* command = app.add_subcommand(
+      "frames", "compare two clips: PSNR, SSIM, warping error, flow, flicker, motion");
   command
       ->add_option("reference", options->reference,
                    "PNG folder, .npy, .y4m, .mp4 or FILE.h5:/frames/ARM")
       ->required();
   command->add_option("test", options->test, "likewise")->required();
-  command->add_option("--metrics", options->metrics, "names (default: all)")->delimiter(',');
+  command
+      ->add_option("--metrics", options->metrics,
+                   "names, see `raingauge list metrics` (default: all)")
+      ->delimiter(',');
+  command->add_option("--fps", options->fps,
+                      "frames a second, for dynamic_degree (default: the file's, else 16)");
+  command->add_option("--flow", options->flow, "optical flow of the metrics of motion: dis")
+      ->capture_default_str();
+  command->add_option("--worst", options->worst,
+                      "PNG of the worst patch: reference, test, difference x8");
+  command->add_option("--threads", options->threads, "CPU threads (0 = all)")
+      ->capture_default_str();
   command->add_flag("--json", options->json, "for programs");
   command->callback(
       [&action, options] { action = [options] { return frames_command(*options); }; });

@@ -11,12 +11,16 @@ add_library(raingauge_hdf5 INTERFACE)
 target_include_directories(raingauge_hdf5 SYSTEM INTERFACE ${HDF5_C_INCLUDE_DIRS})
 target_link_libraries(raingauge_hdf5 INTERFACE ${HDF5_C_LIBRARIES})
 
-# OpenCV: frames only.
+# OpenCV: frames only. Optical flow is a part of its own (video).
 set(RAINGAUGE_HAVE_OPENCV OFF)
+set(RAINGAUGE_HAVE_OPENCV_VIDEO OFF)
 if(RAINGAUGE_WITH_OPENCV)
-  find_package(OpenCV QUIET COMPONENTS core imgproc imgcodecs videoio)
+  find_package(OpenCV QUIET COMPONENTS core imgproc imgcodecs videoio OPTIONAL_COMPONENTS video)
   if(OpenCV_FOUND)
     set(RAINGAUGE_HAVE_OPENCV ON)
+  endif()
+  if(OpenCV_FOUND AND TARGET opencv_video)
+    set(RAINGAUGE_HAVE_OPENCV_VIDEO ON)
   endif()
 endif()
 
@@ -64,4 +68,4 @@ if(RAINGAUGE_WITH_TORCH)
 endif()
 
 message(STATUS "raingauge: torch ${RAINGAUGE_HAVE_TORCH}, CUDA ${RAINGAUGE_HAVE_CUDA}, "
-               "OpenCV ${RAINGAUGE_HAVE_OPENCV}")
+               "OpenCV ${RAINGAUGE_HAVE_OPENCV}, its optical flow ${RAINGAUGE_HAVE_OPENCV_VIDEO}")

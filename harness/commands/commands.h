@@ -92,7 +92,11 @@ int generate_command(const GenerateCommand& options);
 
 struct FramesCommand {
   std::string reference, test;
-  std::vector<std::string> metrics;
+  std::vector<std::string> metrics;  // empty: all
+  double fps = 0.0;                  // 0: the file's, else kUsualFps
+  std::string flow = "dis";
+  std::string worst;  // PNG to write; empty: none
+  int threads = 0;
   bool json = false;
 };
 int frames_command(const FramesCommand& options);

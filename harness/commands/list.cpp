@@ -56,6 +56,18 @@ void add_parts(std::vector<Entry>& out) {
   }
 }
 
+// What a frame metric needs of clips and of the build, and how to read it.
+std::string frame_note(const FrameMetricEntry& entry, const std::string& better) {
+  std::string note = entry.of_pairs ? "pairs of frames" : "decoded frames";
+  if (!better.empty()) note += "; " + better;
+  if (entry.spec.unit != "1") note += "; " + text(entry.spec.unit);
+  if (entry.least_side > 1) {
+    note += "; at least " + std::to_string(entry.least_side) + " pixels each way";
+  }
+  if (!entry.not_built.empty()) note += "; " + text(entry.not_built);
+  return note;
+}
+
 void add_metrics(std::vector<Entry>& out) {
   const auto better = [](Better b) {
     return b == Better::higher ? "higher is better" : b == Better::lower ? "lower is better" : "";
@@ -74,7 +86,7 @@ void add_metrics(std::vector<Entry>& out) {
                    text(e.spec.name),
                    text(e.spec.help),
                    text(e.spec.formula),
-                   std::string("decoded frames; ") + better(e.spec.better),
+                   frame_note(e, better(e.spec.better)),
                    {},
                    {}});
   }

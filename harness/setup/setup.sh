@@ -20,11 +20,11 @@ source "$(dirname "$0")/common.sh"
 build_commands=(g++:g++ cmake:cmake make:make git:git python3:python3)
 build_packages=(libhdf5-dev libyaml-cpp-dev libbenchmark-dev libgtest-dev libgmock-dev libcli11-dev
   nlohmann-json3-dev)
-# A build without these is smaller or slower, not broken. OpenCV as its four parts: the package of
-# everything (libopencv-dev) is 87 MB and 116 packages more.
+# A build without these is smaller or slower, not broken. OpenCV as its five parts (video: optical
+# flow): the package of everything (libopencv-dev) is 87 MB and some 90 packages more.
 build_optional_commands=(ninja:ninja-build)
 build_optional_packages=(libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev
-  libopencv-videoio-dev)
+  libopencv-videoio-dev libopencv-video-dev)
 test_optional_commands=(h5dump:hdf5-tools)
 lint_commands=("clang-format-$clang_version:clang-format-$clang_version"
   "clang-tidy-$clang_version:clang-tidy-$clang_version")

@@ -34,18 +34,24 @@ std::vector<double> each_frame(int frames, int threads, const std::function<doub
   return values;
 }
 
+double mean_of_finite(const std::vector<double>& values) {
+  double sum = 0.0;
+  double count = 0.0;
+  for (const double value : values) {
+    if (!std::isfinite(value)) continue;
+    sum += value;
+    count += 1.0;
+  }
+  return sum / count;  // 0 / 0 = NaN when there is none
+}
+
 FrameScore mean_over_frames(std::vector<double> per_frame) {
   FrameScore score;
-  double sum = 0.0;
+  score.mean = mean_of_finite(per_frame);
   for (const double value : per_frame) {
-    if (std::isinf(value)) {
-      ++score.infinite;
-    } else {
-      sum += value;
-    }
+    if (std::isinf(value)) ++score.infinite;
+    if (std::isnan(value)) ++score.undefined;
   }
-  const auto finite = static_cast<double>(per_frame.size()) - score.infinite;
-  score.mean = sum / finite;  // 0 / 0 = NaN when there is none
   score.per_frame = std::move(per_frame);
   return score;
 }

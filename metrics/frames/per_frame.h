@@ -12,7 +12,10 @@ namespace raingauge {
 // value(t) for every frame t, on `threads` threads (0 = all). Rethrows the first exception.
 std::vector<double> each_frame(int frames, int threads, const std::function<double(int)>& value);
 
-// Mean of the finite values, infinite ones counted.
+// NaN when none is finite.
+double mean_of_finite(const std::vector<double>& values);
+
+// Mean of the finite values; infinite and undefined ones are counted.
 FrameScore mean_over_frames(std::vector<double> per_frame);
 
 // Mean over pixels and channels of the squared difference.

@@ -4,6 +4,7 @@
 #include "metrics/frames/registry.h"
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "data/error.h"
@@ -52,13 +53,36 @@ FrameScore score_frames(const FrameMetricEntry& metric, const ClipView& referenc
       reference.rgb == nullptr || test.rgb == nullptr) {
     throw Error("no frames to compare: " + shape_text(reference));
   }
+  const std::string name(metric.spec.name);
+  if (!metric.not_built.empty()) throw Unsupported(name + ": " + std::string(metric.not_built));
   if (std::min(reference.height, reference.width) < metric.least_side) {
-    throw Unsupported(std::string(metric.spec.name) + ": frames of " +
-                      std::to_string(reference.width) + "x" + std::to_string(reference.height) +
-                      " are smaller than its window; it needs at least " +
+    throw Unsupported(name + ": frames of " + std::to_string(reference.width) + "x" +
+                      std::to_string(reference.height) + " are too small; it needs at least " +
                       std::to_string(metric.least_side) + " pixels each way");
   }
+  if (metric.of_pairs && reference.frames < 2) {
+    throw Unsupported(name +
+                      ": compares consecutive frames; the clips have 1 frame, it needs at "
+                      "least 2");
+  }
   return metric.score(reference, test, threads);
+}
+
+int worst_frame(const FrameMetricEntry& metric, const FrameScore& score) {
+  const auto badness = [&](std::size_t i) {
+    const double value = score.per_frame[i];
+    if (metric.spec.better == Better::higher) return -value;
+    if (metric.spec.better == Better::lower || i >= score.reference_per_frame.size()) return value;
+    return std::abs(value - score.reference_per_frame[i]);
+  };
+  int worst = -1;
+  for (std::size_t i = 0; i < score.per_frame.size(); ++i) {
+    if (!std::isfinite(badness(i))) continue;
+    if (worst < 0 || badness(i) > badness(static_cast<std::size_t>(worst))) {
+      worst = static_cast<int>(i);
+    }
+  }
+  return worst;
 }
 
 }  // namespace raingauge

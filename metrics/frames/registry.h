@@ -17,9 +17,13 @@ const std::vector<FrameMetricEntry>& frame_metric_registry();
 const FrameMetricEntry& find_frame_metric(std::string_view name);
 
 // The checked way to a score. Throws Error unless both clips hold the same number of frames of the
-// same size, and Unsupported when frames are smaller than the metric's window. The score does not
-// depend on `threads`; 0 = all.
+// same size, and Unsupported when the metric is not built, the frames are too small for it or too few.
+// The score does not depend on `threads`; 0 = all.
 FrameScore score_frames(const FrameMetricEntry& metric, const ClipView& reference,
                         const ClipView& test, int threads = 0);
+
+// Index into per_frame of the value farthest on the bad side or, where no direction is bad, farthest
+// from the reference's; the first of equals; -1 when no value is finite.
+int worst_frame(const FrameMetricEntry& metric, const FrameScore& score);
 
 }  // namespace raingauge

@@ -1,25 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // SSIM as its paper defines it: 11 x 11 Gaussian window with a standard deviation of 1.5 pixels,
 // population covariance (scikit-image: gaussian_weights, use_sample_covariance = False).
-#include <cmath>
-
 #include "metrics/frames/ssim.h"
 
 namespace raingauge {
-namespace {
-
-SsimWindow gaussian_window() {
-  SsimWindow window{std::vector<double>(11), 1.0};
-  double sum = 0.0;
-  for (int i = 0; i < 11; ++i) {
-    const double distance = (i - 5) / 1.5;
-    sum += window.weights[static_cast<std::size_t>(i)] = std::exp(-0.5 * distance * distance);
-  }
-  for (double& weight : window.weights) weight /= sum;
-  return window;
-}
-
-}  // namespace
 
 FrameMetricEntry ssim_gauss11_frame_metric() {
   return {{.name = "ssim_gauss11",
@@ -31,7 +15,7 @@ FrameMetricEntry ssim_gauss11_frame_metric() {
            .better = Better::higher},
           11,
           [](const ClipView& reference, const ClipView& test, int threads) {
-            return ssim_scores(reference, test, gaussian_window(), threads);
+            return ssim_scores(reference, test, gaussian11_window(), threads);
           }};
 }
 

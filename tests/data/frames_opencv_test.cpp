@@ -121,6 +121,8 @@ TEST_F(FramesOpenCv, Mp4KeepsWhatACodecKeeps) {
   const std::string written = write_frames(path("clip.mp4"), clip, 16.0);
   EXPECT_TRUE(written == "mp4 avc1" || written == "mp4 mp4v") << written;
   const Frames back = read_frames(path("clip.mp4"));
+  EXPECT_TRUE(mentions(back.lossy, "MP4, codec")) << back.lossy;
+  EXPECT_NEAR(back.fps, 16.0, 1e-6);
   ASSERT_EQ(back.frames, 6);
   ASSERT_EQ(back.height, 64);
   ASSERT_EQ(back.width, 96);

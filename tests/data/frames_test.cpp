@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Clips on disk: round trips, known files byte by byte, hostile files; differences and sheets.
+// Clips on disk: round trips, known files byte by byte, hostile files.
 #include "data/frames.h"
 
 #include <gtest/gtest.h>
@@ -203,6 +203,22 @@ TEST_F(FramesFile, HostileY4mIsRefused) {
   EXPECT_TRUE(mentions(why("YUV4MPEG2 W1 H1 C444\nFRAME\nabcJUNK\nabc"), "frame 1"));
 }
 
+TEST_F(FramesFile, Y4mSaysItsRateAndWhatItLoses) {
+  const auto read = [&](const std::string& parameters) {
+    return read_frames(write_bytes("clip.y4m", "YUV4MPEG2 W1 H1 " + parameters + "\nFRAME\nabc"));
+  };
+  EXPECT_EQ(read("F25:1 C444").fps, 25.0);
+  EXPECT_NEAR(read("F24000:1001 C444").fps, 23.976, 1e-3);
+  for (const char* none :
+       {"C444", "F0:0 C444", "F25 C444", "Fx:y C444", "F-3:1 C444", "F1:0 C444"}) {
+    EXPECT_EQ(read(none).fps, 0.0) << none;
+  }
+  EXPECT_EQ(read("C444").lossy, "Y4M, Y'CbCr 4:4:4");
+  EXPECT_EQ(read("C420").lossy, "Y4M, Y'CbCr 4:2:0");
+  write_npy(path("clip.npy"), pattern(1, 2, 2));
+  EXPECT_EQ(read_frames(path("clip.npy")).lossy, "");
+}
+
 TEST_F(FramesFile, NamesDecideTheFormat) {
   EXPECT_TRUE(mentions(refusal(path("nowhere.npy")), "no such file"));
   EXPECT_TRUE(mentions(refusal(write_bytes("clip.gif", "GIF89a")), "frames are"));
@@ -257,59 +273,6 @@ TEST_F(FramesCapture, TheOnlyArmNeedsNoName) {
 TEST_F(FramesCapture, NoArmsIsAnError) {
   store({});
   EXPECT_THROW(read_frames(path("clip.h5")), Error);
-}
-
-TEST(Difference, IsAbsoluteScaledAndClamped) {
-  const Frames a{1, 1, 1, {10, 20, 200}};
-  const Frames b{1, 1, 1, {12, 17, 100}};
-  EXPECT_EQ(difference_frames(a, b).rgb, (std::vector<std::uint8_t>{16, 24, 255}));
-  EXPECT_EQ(difference_frames(b, a).rgb, difference_frames(a, b).rgb);
-  EXPECT_EQ(difference_frames(a, a).rgb, (std::vector<std::uint8_t>{0, 0, 0}));
-  EXPECT_EQ(difference_frames(a, b, 1).rgb, (std::vector<std::uint8_t>{2, 3, 100}));
-  EXPECT_THROW(difference_frames(a, pattern(1, 1, 2)), Error);
-  EXPECT_THROW(difference_frames(a, b, 0), Error);
-}
-
-TEST(ContactSheet, PlacesClipsInRowsAndFramesInColumns) {
-  const Frames top = pattern(3, 2, 3);
-  const Frames bottom = pattern(2, 2, 3);
-  const std::array<const Frames*, 2> clips = {&top, &bottom};
-  const std::array<int, 2> numbers = {1, 0};
-  const Frames sheet = contact_sheet(clips, numbers, 1);
-  ASSERT_EQ(sheet.frames, 1);
-  ASSERT_EQ(sheet.height, 5);
-  ASSERT_EQ(sheet.width, 7);
-  const auto pixel = [](const Frames& clip, std::int64_t t, std::int64_t y, std::int64_t x) {
-    const auto at = static_cast<std::size_t>(((t * clip.height + y) * clip.width + x) * 3);
-    return std::array<int, 3>{clip.rgb[at], clip.rgb[at + 1], clip.rgb[at + 2]};
-  };
-  for (std::int64_t y = 0; y < 2; ++y) {
-    for (std::int64_t x = 0; x < 3; ++x) {
-      EXPECT_EQ(pixel(sheet, 0, y, x), pixel(top, 1, y, x));
-      EXPECT_EQ(pixel(sheet, 0, y, x + 4), pixel(top, 0, y, x));
-      EXPECT_EQ(pixel(sheet, 0, y + 3, x), pixel(bottom, 1, y, x));
-      EXPECT_EQ(pixel(sheet, 0, y + 3, x + 4), pixel(bottom, 0, y, x));
-    }
-  }
-  const std::array<int, 3> white = {255, 255, 255};
-  EXPECT_EQ(pixel(sheet, 0, 2, 0), white);
-  EXPECT_EQ(pixel(sheet, 0, 0, 3), white);
-}
-
-TEST(ContactSheet, RefusesWhatDoesNotFit) {
-  const Frames a = pattern(2, 2, 3);
-  const Frames b = pattern(2, 3, 2);
-  const std::array<const Frames*, 2> unequal = {&a, &b};
-  const std::array<const Frames*, 1> one = {&a};
-  const std::array<int, 1> first = {0};
-  const std::array<int, 1> beyond = {2};
-  const std::array<int, 1> negative = {-1};
-  EXPECT_THROW(contact_sheet(unequal, first), Error);
-  EXPECT_THROW(contact_sheet(one, beyond), Error);
-  EXPECT_THROW(contact_sheet(one, negative), Error);
-  EXPECT_THROW(contact_sheet({}, first), Error);
-  EXPECT_THROW(contact_sheet(one, {}), Error);
-  EXPECT_THROW(contact_sheet(one, first, -1), Error);
 }
 
 }  // namespace

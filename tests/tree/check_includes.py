@@ -25,6 +25,8 @@ def is_torch_place(path):
 LIBRARIES = [
     (re.compile(r"hdf5|H5"), lambda path: path.parts[0] == "data", "HDF5: only in data/"),
     (re.compile(r"yaml-cpp/"), lambda path: path.parts[0] == "harness", "yaml-cpp: only in harness/"),
+    (re.compile(r"opencv2/"), lambda path: path.as_posix() in ("data/frames_opencv.cpp", "metrics/frames/flow.cpp"),
+     "OpenCV: only in data/frames_opencv.cpp and metrics/frames/flow.cpp"),
     (re.compile(r"benchmark/"), lambda path: path.parts[0] == "harness",
      "Google Benchmark: only in harness/"),
     (re.compile(r"(torch|ATen|c10)/"), is_torch_place,
