@@ -10,7 +10,7 @@ and may define
         gets. It is timed as the phase `plan`; what it returns is not used: every kernel attends the
         same lists
     NAME, VERSION: text for the result rows
-    TENSORS = "torch" (default) or "numpy" (bf16 becomes float32, exactly)
+    TENSORS = "torch" (default) or "numpy" (every type becomes float32, exactly)
     LAYOUT = "record" (default): q, k, v are [heads, tokens, head_dim] in the record's token order
            = "blocks": in block order, as plan.uniform(BLOCK) lays them out; this process gathers
              before and scatters after (the phases permute and unpermute)
@@ -287,7 +287,7 @@ class NumpyTensors:
             bits = np.frombuffer(memory, np.uint16, count, offset).astype(np.uint32)
             return (bits << 16).view(np.float32).reshape(shape)
         kind = np.float32 if dtype == "f32" else np.float16
-        return np.frombuffer(memory, kind, count, offset).reshape(shape).copy()
+        return np.frombuffer(memory, kind, count, offset).reshape(shape).astype(np.float32)
 
     def clock(self):
         return Clock()
