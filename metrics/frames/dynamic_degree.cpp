@@ -72,18 +72,20 @@ FrameScore score(const ClipView& reference, const ClipView& test, int threads) {
 }  // namespace
 
 FrameMetricEntry dynamic_degree_frame_metric() {
-  return {{.name = "dynamic_degree",
-           .unit = "1",
-           .help = "motion of the test (OpenCV DIS) over VBench's threshold; compare with the "
-                   "reference's",
-           .formula = "mean over pairs of frames sampled at 8 a second of (mean of the largest 5 % "
-                      "of |w|) / (6 min(H, W) / 256 px max(1, 8 / fps)); moves = 1 when "
-                      "max(1, round(4 n / 16)) of n sampled frames' pairs exceed 1",
-           .better = Better::neither},
-          kLeastFlowSide,
-          score,
-          true,
-          flow_not_built()};
+  return {
+      {.name = "dynamic_degree",
+       .unit = "1",
+       .help = "motion of the test (OpenCV DIS) over VBench's threshold; compare with the "
+               "reference's",
+       .formula = "mean over pairs of frames sampled at 8 a second of (mean of the largest 5 % "
+                  "of |w|) / (6 min(H, W) / 256 px max(1, 8 / fps)); moves = 1 when "
+                  "max(1, round(4 n / 16)) of n sampled frames' pairs exceed 1; w by OpenCV's DIS "
+                  "(preset medium, luma)",
+       .better = Better::neither},
+      kLeastFlowSide,
+      score,
+      true,
+      flow_not_built()};
 }
 
 }  // namespace raingauge

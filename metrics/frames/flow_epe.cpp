@@ -31,16 +31,17 @@ FrameScore score(const ClipView& reference, const ClipView& test, int threads) {
 }  // namespace
 
 FrameMetricEntry flow_epe_frame_metric() {
-  return {{.name = "flow_epe",
-           .unit = "px",
-           .help = "end-point difference of the flows (OpenCV DIS) of test and reference",
-           .formula = "mean over pairs and pixels of |w_test - w_reference|; beside it "
-                      "reference_motion, the mean of |w_reference|",
-           .better = Better::lower},
-          kLeastFlowSide,
-          score,
-          true,
-          flow_not_built()};
+  return {
+      {.name = "flow_epe",
+       .unit = "px",
+       .help = "end-point difference of the flows (OpenCV DIS) of test and reference",
+       .formula = "mean over pairs and pixels of |w_test - w_reference|, w by OpenCV's DIS (preset "
+                  "medium, luma); beside it reference_motion, the mean of |w_reference|",
+       .better = Better::lower},
+      kLeastFlowSide,
+      score,
+      true,
+      flow_not_built()};
 }
 
 }  // namespace raingauge

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // SSIM as Sparse-VideoGen computes it: 11 x 11 mean with five rows and columns of zeros around the
-// frame, population covariance. The zeros make the border look alike in both clips, so the value lies
-// above that of windows inside the frame.
+// frame, population covariance. The zeros are alike in both clips and count as likeness.
 #include "metrics/frames/ssim.h"
 
 namespace raingauge {
@@ -15,8 +14,10 @@ FrameMetricEntry ssim_uniform11_zeropad_frame_metric() {
   return {{.name = "ssim_uniform11_zeropad",
            .unit = "1",
            .help = "SSIM, 11x11 uniform window over zero-padded frames: Sparse-VideoGen's recipe",
-           .formula = "as ssim_gauss11 with equal weights, one window a pixel, zeros outside the "
-                      "frame counted as pixels",
+           .formula = "mean over t, R G B and pixels of "
+                      "(2 mx my + C1)(2 sxy + C2) / ((mx^2 + my^2 + C1)(sx^2 + sy^2 + C2)), "
+                      "C1 = (0.01 255)^2, C2 = (0.03 255)^2, m and s of equal weights, population "
+                      "covariances, zeros outside the frame counted as pixels",
            .better = Better::higher},
           1,
           [](const ClipView& reference, const ClipView& test, int threads) {

@@ -2,9 +2,7 @@
 #include "metrics/frames/warping.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <limits>
 
 #include "metrics/frames/per_frame.h"
 
@@ -70,6 +68,24 @@ bool flows_disagree(const Vector& forward, const Flow& backward, const Between& 
   return sum.squared() > 0.01 * (forward.squared() + back.squared()) + 0.5;
 }
 
+// The motion from frame t to t + 1, and which pixels must not be judged by it.
+struct Visible {
+  Flow motion;
+  std::vector<std::uint8_t> occluded;
+};
+
+Visible visible_motion(const FlowEstimator& estimator, const ClipView& clip, int t) {
+  Visible visible{estimator.between(clip, t, t + 1), {}};
+  visible.occluded = occlusion(visible.motion, estimator.between(clip, t + 1, t));
+  return visible;
+}
+
+std::vector<double> each(const std::vector<WarpingError>& errors, double WarpingError::*member) {
+  std::vector<double> values;
+  for (const WarpingError& error : errors) values.push_back(error.*member);
+  return values;
+}
+
 }  // namespace
 
 std::vector<std::uint8_t> occlusion(const Flow& forward, const Flow& backward) {
@@ -113,29 +129,26 @@ WarpingError warping_error(const ClipView& clip, int from, int to, const Flow& f
   return result;
 }
 
-WarpingErrors warping_errors(const ClipView& judged, const ClipView& flow_of, int threads) {
-  const FlowEstimator estimator;
-  WarpingErrors errors;
-  errors.occluded.resize(static_cast<std::size_t>(judged.frames) - 1);
-  errors.error = each_frame(judged.frames - 1, threads, [&](int t) {
-    const Flow forward = estimator.between(flow_of, t, t + 1);
-    const Flow backward = estimator.between(flow_of, t + 1, t);
-    const WarpingError one = warping_error(judged, t, t + 1, forward, occlusion(forward, backward));
-    errors.occluded[static_cast<std::size_t>(t)] = one.occluded;
-    return one.error;
-  });
-  return errors;
-}
-
-FrameScore warping_score(const ClipView& reference, const ClipView& test, const ClipView& flow_of,
+FrameScore warping_score(const ClipView& reference, const ClipView& test, WarpAlong along,
                          int threads) {
-  WarpingErrors errors = warping_errors(test, flow_of, threads);
-  WarpingErrors of_reference = warping_errors(reference, reference, threads);
-  FrameScore score = mean_over_frames(std::move(errors.error));
-  score.also = {{"occluded", mean_of_finite(errors.occluded)},
-                {"reference_occluded", mean_of_finite(of_reference.occluded)}};
-  score.reference_mean = mean_of_finite(of_reference.error);
-  score.reference_per_frame = std::move(of_reference.error);
+  const FlowEstimator estimator;
+  const auto pairs = static_cast<std::size_t>(reference.frames) - 1;
+  std::vector<WarpingError> of_test(pairs);
+  std::vector<WarpingError> of_reference(pairs);
+  const auto judge = [&](int t) {
+    const auto pair = static_cast<std::size_t>(t);
+    Visible visible = visible_motion(estimator, reference, t);
+    of_reference[pair] = warping_error(reference, t, t + 1, visible.motion, visible.occluded);
+    if (along == WarpAlong::own_flow) visible = visible_motion(estimator, test, t);
+    of_test[pair] = warping_error(test, t, t + 1, visible.motion, visible.occluded);
+    return of_test[pair].error;
+  };
+  FrameScore score = mean_over_frames(each_frame(reference.frames - 1, threads, judge));
+  score.also = {
+      {"occluded", mean_of_finite(each(of_test, &WarpingError::occluded))},
+      {"reference_occluded", mean_of_finite(each(of_reference, &WarpingError::occluded))}};
+  score.reference_per_frame = each(of_reference, &WarpingError::error);
+  score.reference_mean = mean_of_finite(score.reference_per_frame);
   return score;
 }
 

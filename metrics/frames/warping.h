@@ -28,15 +28,11 @@ struct WarpingError {
 WarpingError warping_error(const ClipView& clip, int from, int to, const Flow& forward,
                            const std::vector<std::uint8_t>& occluded);
 
-// The metric's value for every pair of consecutive frames of `judged`, along the flow of `flow_of`.
-struct WarpingErrors {
-  std::vector<double> error;     // [frames - 1]
-  std::vector<double> occluded;  // [frames - 1]
-};
-WarpingErrors warping_errors(const ClipView& judged, const ClipView& flow_of, int threads);
+enum class WarpAlong { reference_flow, own_flow };
 
-// warping_errors of the test along the flow of `flow_of`, beside those of the reference along its own.
-FrameScore warping_score(const ClipView& reference, const ClipView& test, const ClipView& flow_of,
+// warping_error of every pair of consecutive frames of the test, along the flow of the reference or its
+// own, beside that of the reference along its own flow.
+FrameScore warping_score(const ClipView& reference, const ClipView& test, WarpAlong along,
                          int threads);
 
 }  // namespace raingauge
