@@ -668,12 +668,9 @@ class Consumer {
   int accumulate = 0;
 };
 
+// Lays out dynamic shared memory and readies its barriers; every thread of the block calls it.
 template <class C>
-__global__ void __launch_bounds__(kThreads, 1)
-    sparse_forward(const __grid_constant__ CUtensorMap k_map,
-                   const __grid_constant__ CUtensorMap v_map,
-                   const __grid_constant__ SparseParams p) {
-  extern __shared__ unsigned char raw[];
+__device__ __forceinline__ Shared<C> share(unsigned char* raw) {
   const std::uint32_t start = shared_address(raw);
   const std::uint32_t aligned = (start + 1023U) & ~1023U;
   Shared<C> s;
@@ -694,10 +691,19 @@ __global__ void __launch_bounds__(kThreads, 1)
       barrier_init(shared_address(&c->message_empty[i]), kLoaderWarps + kConsumerWarps);
     }
     barrier_init_fence();
-    prefetch_map(&k_map);
-    prefetch_map(&v_map);
   }
   __syncthreads();
+  return s;
+}
+
+template <class C>
+__global__ void __launch_bounds__(kThreads, 1)
+    sparse_forward(const __grid_constant__ CUtensorMap k_map,
+                   const __grid_constant__ CUtensorMap v_map,
+                   const __grid_constant__ SparseParams p) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  extern __shared__ unsigned char raw[];
+  const Shared<C> s = share<C>(raw);
   if (threadIdx.x < 128) {
     registers_down<56>();
     const int warp = static_cast<int>(threadIdx.x / 32);
@@ -710,6 +716,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     registers_up<224>();
     Consumer<C>(p, s).run();
   }
+#else
+  __trap();  // compiled for another target; launch() refuses before this
+#endif
 }
 
 // ---- host -------------------------------------------------------------------------------------
@@ -745,11 +754,19 @@ inline cudaError_t encode_map(CUtensorMap& map, const KeyTensor& t, Element elem
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
-inline cudaError_t multiprocessors(int& count) {
-  int device = 0;
-  const cudaError_t status = cudaGetDevice(&device);
+// Refuses a build without sm_90a, raises the kernel's shared-memory limit, counts multiprocessors.
+template <class Kernel>
+cudaError_t ready(Kernel* kernel, int shared_bytes, int& multiprocessors) {
+  cudaFuncAttributes attributes{};
+  cudaError_t status = cudaFuncGetAttributes(&attributes, kernel);
   if (status != cudaSuccess) return status;
-  return cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  if (attributes.ptxVersion != 90) return cudaErrorNoKernelImageForDevice;
+  status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+  if (status != cudaSuccess) return status;
+  int device = 0;
+  status = cudaGetDevice(&device);
+  if (status != cudaSuccess) return status;
+  return cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
 }
 
 template <class C>
@@ -763,15 +780,12 @@ cudaError_t launch(const SparseParams& params, const KeyTensor& k, const KeyTens
   if (status != cudaSuccess) return status;
   status = encode_map(v_map, v, C::kElement, C::kDim, kv_heads, params.table.box_keys);
   if (status != cudaSuccess) return status;
-  const auto kernel = sparse_forward<C>;
-  status =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, C::kSharedBytes);
-  if (status != cudaSuccess) return status;
   int blocks = 0;
-  status = multiprocessors(blocks);
+  status = ready(sparse_forward<C>, C::kSharedBytes, blocks);
   if (status != cudaSuccess) return status;
   if (blocks > params.item_count) blocks = params.item_count;
-  kernel<<<static_cast<unsigned>(blocks), kThreads, C::kSharedBytes, stream>>>(k_map, v_map, params);
+  sparse_forward<C>
+      <<<static_cast<unsigned>(blocks), kThreads, C::kSharedBytes, stream>>>(k_map, v_map, params);
   return cudaGetLastError();
 }
 
