@@ -170,6 +170,8 @@ json describe_build() {
   };
 }
 
+std::string git_commit() { return RAINGAUGE_GIT_COMMIT; }
+
 std::string utc_time() {
   const std::time_t now = std::time(nullptr);
   std::tm utc{};
@@ -205,7 +207,7 @@ json make_manifest(const ManifestInput& input) {
                    {"seed", input.seed},
                    {"device", input.device},
                    {"threads", input.threads},
-                   {"git_commit", RAINGAUGE_GIT_COMMIT},
+                   {"git_commit", git_commit()},
                    {"machine", describe_machine()},
                    {"gpu", input.gpu ? input.gpu() : json(nullptr)},
                    {"build", describe_build()}};

@@ -36,6 +36,8 @@ nlohmann::json describe_machine();
 nlohmann::json parse_cpuinfo(const std::string& text);
 // {version, compiler, standard, mode, libraries{}}.
 nlohmann::json describe_build();
+// The commit that this program was built from; "unknown" without git.
+std::string git_commit();
 // "2026-01-31T12:00:00Z".
 std::string utc_time();
 // The command line as one could type it: arguments with blanks or shell characters are quoted.

@@ -26,12 +26,15 @@ constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 struct Floats {
   static constexpr bool kPairs = false;
   RAINGAUGE_INLINE Vec dot(Vec sum, Vec a, Vec b) { return fma(a, b, sum); }
+  // One link of a chain that stays bounded and that no compiler can shorten.
+  RAINGAUGE_INLINE Vec link(Vec sum, Vec a, Vec b) { return fma(sum, a, b); }
 };
 
 #ifdef RAINGAUGE_LEVEL_PAIRS
 struct Pairs {
   static constexpr bool kPairs = true;
   RAINGAUGE_INLINE Vec dot(Vec sum, Vec a, Vec b) { return dot_pairs(sum, a, b); }
+  RAINGAUGE_INLINE Vec link(Vec sum, Vec a, Vec b) { return dot_pairs(sum, a, b); }
 };
 #endif
 
@@ -831,6 +834,45 @@ RAINGAUGE_NOINLINE void score_matrix(const float* q, std::int64_t rows, int head
   }
 }
 
+// ---- The machine's peak. ----
+
+constexpr int kChains = 12;  // covers the latency of two units, and fits 16 registers
+
+template <class A>
+RAINGAUGE_NOINLINE double spin_chains(std::int64_t rounds) {
+  Vec sum[kChains];
+  const Vec a = set1(0.9990234375F), b = set1(0.0009765625F);
+#pragma GCC unroll 16
+  for (int i = 0; i < kChains; ++i) {
+    sum[i] = set1(static_cast<float>(i));
+  }
+  for (std::int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kChains; ++i) {
+      sum[i] = A::link(sum[i], a, b);
+    }
+  }
+  Vec total = zero();
+#pragma GCC unroll 16
+  for (int i = 0; i < kChains; ++i) {
+    total = add(total, sum[i]);
+  }
+  // Never taken: the sums are used, so they are computed.
+  if (reduce_add(total) < 0.0F) {
+    return 0.0;
+  }
+  return static_cast<double>(rounds) * kChains * kWidth * (A::kPairs ? 4.0 : 2.0);
+}
+
+double spin_any([[maybe_unused]] bool pairs, std::int64_t rounds) {
+#ifdef RAINGAUGE_LEVEL_PAIRS
+  if (pairs) {
+    return spin_chains<Pairs>(rounds);
+  }
+#endif
+  return spin_chains<Floats>(rounds);
+}
+
 // ---- The table. ----
 
 void attend_any(const AttendTile& tile) {
@@ -867,6 +909,7 @@ LevelOps make_ops(std::string_view name, bool has_pairs) {
   ops.mass = mass_any;
   ops.add_rows = add_rows;
   ops.scores = score_matrix;
+  ops.spin = spin_any;
   return ops;
 }
 

@@ -117,6 +117,8 @@ struct LevelOps {
   void (*scores)(const float* q, std::int64_t rows, int head_dim, const std::uint32_t* k,
                  std::int64_t keys, float scale, float* scratch, float* scores,
                  std::int64_t stride) = nullptr;
+  // Independent chains of multiply-adds in registers, for measure_peak(); returns how many FLOPs.
+  double (*spin)(bool pairs, std::int64_t rounds) = nullptr;
 };
 
 // Floats of scratch that attend, evaluate, mass and scores need.
