@@ -7,7 +7,7 @@ demo := build/demo
 preset := $(if $(CI),ci,release)
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-fast asan format check-format lint bundle clean help
+.PHONY: build demo bench test test-fast asan format check-format lint bundle clean help
 .NOTPARALLEL:
 
 build: ## install what is missing and build the program (the default)
@@ -18,6 +18,13 @@ build: ## install what is missing and build the program (the default)
 demo: build ## build, then measure the demo DiT: verdict table, report.md, summary.csv
 	@$(program) run experiments/quickstart.yaml --out $(demo)
 	@ls $(demo)/report.md $(demo)/summary.csv
+
+bench: ## latency of the CPU's kernels, each beside the measured peak: build/bench/bench.json
+	@$(setup)/setup.sh build
+	@$(setup)/build.sh release $(if $(wildcard build/release/CMakeCache.txt),,-DRAINGAUGE_TESTS=OFF)
+	@mkdir -p build/bench
+	@build/release/harness/bench/raingauge-bench --benchmark_out=build/bench/bench.json \
+	  --benchmark_out_format=json $(BENCH)
 
 test: ## build with the tests and run them all
 	@$(setup)/setup.sh build test

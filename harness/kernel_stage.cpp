@@ -7,8 +7,10 @@
 
 #include "harness/gpu_state.h"
 #include "harness/latency.h"
+#include "harness/roofline.h"
 #include "harness/rows.h"
 #include "methods/kernels/conformance.h"
+#include "methods/kernels/cpu/peak.h"
 #include "methods/kernels/device.h"
 #include "methods/kernels/registry.h"
 #include "methods/plan_heads.h"
@@ -68,16 +70,6 @@ Arm dense_arm() {
   arm.name = arm.base = arm.method = "dense";
   arm.params = {{"block", 128}};
   return arm;
-}
-
-// Useful work: 4 d per kept (q, k) pair (QK^T and PV); padding is the kernel's loss, not credit.
-double useful_flops(const Plan& plan, const RecordView& record) {
-  const auto density = measure_density(plan, record.key_valid);
-  const auto n = static_cast<double>(record.tokens());
-  double flops = 0.0;
-  for (const double d : density.pairs)
-    flops += 4.0 * static_cast<double>(record.head_dim()) * d * n * n;
-  return flops;
 }
 
 // Medians of attend of everything that ran dense, by kernel, and the fastest of them.
@@ -177,10 +169,12 @@ class Stage {
           {arm->arm->name, arm->method, &arm->plan, kernel, arm->planner.get(), arm->dense});
     }
     if (!contenders.empty()) {
+      measure_peak();
       const auto times = time_contenders(
           contenders, record_, *arena_, context_.experiment.latency,
           [&](double done) { context_.progress.note(done); },
           [&](bool counted) { time_around(surroundings, counted); });
+      measure_peak();
       add_rows(pairs, contenders, times);
     }
     context_.folder.append("latency", latency_rows_);
@@ -295,7 +289,7 @@ class Stage {
     row["unpermute_ms"] = phase(times.unpermute);
     row["total_ms"] = phase(times.total);
     row["total_given_prepare_ms"] = phase(times.total_given_prepare);
-    row["tflops_effective"] = useful_flops(arm.plan, record_) / (attend_ms * 1e9);
+    add_roofline(row, arm.plan, attend_ms);
     row["speedup_vs_dense"] = number_or_null(dense.best_ms / times.total.median());
     row["speedup_given_prepare"] =
         number_or_null(dense.best_ms / times.total_given_prepare.median());
@@ -304,6 +298,29 @@ class Stage {
     row["dense_ms"] = number_or_null(dense.best_ms);
     row["dense_kernels"] = dense.all;
     if (!surroundings_.empty()) add_block(row, times.total.median(), dense.best_ms);
+  }
+
+  // Work counted from the plan, and how much of the machine's measured peak its time is. Of GPUs the
+  // peak is not measured here: null.
+  void add_roofline(json& row, const Plan& plan, double attend_ms) const {
+    const AttentionWork work = count_work(plan, record_);
+    const double gflops = work.flops / (attend_ms * 1e6);
+    const bool known = peak_.gflops > 0.0;
+    row["flops"] = work.flops;
+    row["bytes"] = work.bytes;
+    row["tflops_effective"] = gflops * 1e-3;
+    row["peak_gflops"] = known ? json(peak_.gflops) : json();
+    row["peak_arithmetic"] = known ? json(peak_.arithmetic) : json();
+    row["percent_of_peak"] = known ? number_or_null(100.0 * gflops / peak_.gflops) : json();
+    row["load1"] = number_or_null(load_average_1());
+  }
+
+  // The best of the peaks around the timings: a busy neighbour halves both.
+  void measure_peak() {
+    if (context_.device.kind != DeviceKind::cpu) return;
+    const auto peak =
+        cpu::measure_peak({.threads = context_.threads, .isa = {}}, record_.q.dtype, 100.0);
+    if (peak.gflops > peak_.gflops) peak_ = peak;
   }
 
   // The whole of which attention is a part: its other parts do not get faster.
@@ -321,6 +338,7 @@ class Stage {
   const RunContext& context_;
   const std::string& content_;
   const RecordView& record_;
+  cpu::MeasuredPeak peak_;
   std::unique_ptr<KernelArena> arena_;
   std::string cell_;
   std::vector<json> latency_rows_;

@@ -2,9 +2,12 @@
 #include "methods/selection.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <numeric>
+#include <queue>
 
 #include "data/error.h"
 #include "data/random.h"
@@ -21,10 +24,14 @@ struct RowState {
   std::size_t taken = 0;  // candidates kept: the first `taken`
 };
 
-// Orders floats like numbers with NaN below everything; -0 equals +0.
-bool better(float a, float b) {
-  if (std::isnan(a)) return false;
-  return std::isnan(b) || a > b;
+// Ascending keys are descending scores, NaN last; -0 equals +0, and equal scores go by column.
+std::uint64_t rank_key(float score, std::int32_t column) {
+  std::uint32_t descending = 0xffffffffU;
+  if (!std::isnan(score)) {
+    const auto bits = std::bit_cast<std::uint32_t>(score + 0.0F);  // -0 + 0 = +0
+    descending = (bits & 0x80000000U) != 0 ? bits : ~(bits | 0x80000000U);
+  }
+  return (std::uint64_t{descending} << 32) | static_cast<std::uint32_t>(column);
 }
 
 std::vector<double> row_probability(const ScoreMatrix& scores, std::int64_t row,
@@ -82,31 +89,17 @@ class HeadSelection {
     const double target = request_.density * all;
     const double block_pair = largest_pair();
     if (kept > target + 0.5 * block_pair) refuse(kept / all);
-    struct Offer {
-      double price;
-      std::int32_t row_rank;
-      std::int32_t row;
-      std::int32_t rank;
-    };
-    std::vector<Offer> offers;
-    for (std::size_t i = 0; i < rows_.size(); ++i) {
-      for (std::size_t j = rows_[i].taken; j < rows_[i].candidates.size(); ++j) {
-        offers.push_back({rows_[i].prices[j], row_rank_[i], static_cast<std::int32_t>(i),
-                          static_cast<std::int32_t>(j)});
-      }
-    }
-    std::sort(offers.begin(), offers.end(), [](const Offer& a, const Offer& b) {
-      if (a.price != b.price) return a.price < b.price;
-      if (a.row_rank != b.row_rank) return a.row_rank < b.row_rank;
-      return a.rank < b.rank;
-    });
-    for (const auto& offer : offers) {
-      auto& row = rows_[static_cast<std::size_t>(offer.row)];
-      const double more = pairs(static_cast<std::size_t>(offer.row),
-                                row.candidates[static_cast<std::size_t>(offer.rank)]);
+    std::priority_queue<Offer> offers;  // the next candidate of every row: prices never fall
+    for (std::size_t i = 0; i < rows_.size(); ++i) offer_next(i, offers);
+    while (!offers.empty()) {
+      const auto i = static_cast<std::size_t>(offers.top().row);
+      offers.pop();
+      auto& row = rows_[i];
+      const double more = pairs(i, row.candidates[row.taken]);
       if (more > 0.0 && kept + 0.5 * more > target) break;
       kept += more;
       ++row.taken;
+      offer_next(i, offers);
     }
   }
 
@@ -130,6 +123,23 @@ class HeadSelection {
   bool forced(std::size_t row, std::int64_t column) const {
     return request_.column_exists[static_cast<std::size_t>(column)] != 0 &&
            request_.forced.at(static_cast<std::int64_t>(row), column);
+  }
+
+  // Cheapest on top; equal prices go by row rank.
+  struct Offer {
+    double price;
+    std::int32_t row_rank;
+    std::int32_t row;
+    bool operator<(const Offer& other) const {
+      return price != other.price ? price > other.price : row_rank > other.row_rank;
+    }
+  };
+
+  void offer_next(std::size_t i, std::priority_queue<Offer>& offers) const {
+    const auto& row = rows_[i];
+    if (row.taken >= row.candidates.size()) return;
+    const double price = row.prices[row.taken];
+    offers.push({std::isnan(price) ? HUGE_VAL : price, row_rank_[i], static_cast<std::int32_t>(i)});
   }
 
   // New pairs that keeping this candidate adds (none when it is forced anyway).
@@ -236,12 +246,13 @@ std::vector<std::int32_t> rows_by_rank(std::size_t rows, std::uint64_t row_seed)
 
 std::vector<std::int32_t> rank_columns(const float* scores,
                                        const std::vector<std::int32_t>& columns) {
-  std::vector<std::int32_t> ranked = columns;
-  std::sort(ranked.begin(), ranked.end(), [scores](std::int32_t a, std::int32_t b) {
-    if (better(scores[a], scores[b])) return true;
-    if (better(scores[b], scores[a])) return false;
-    return a < b;
-  });
+  std::vector<std::uint64_t> keys;
+  keys.reserve(columns.size());
+  for (const auto column : columns) keys.push_back(rank_key(scores[column], column));
+  std::sort(keys.begin(), keys.end());
+  std::vector<std::int32_t> ranked(columns.size());
+  std::transform(keys.begin(), keys.end(), ranked.begin(),
+                 [](std::uint64_t key) { return static_cast<std::int32_t>(key & 0xffffffffU); });
   return ranked;
 }
 

@@ -112,9 +112,11 @@ std::string name_of_setting(const Input& input, const std::string& kernel, const
 }
 
 Setting sparse_setting(const std::string& mask, int block, double density, int threads) {
+  // Without a sink any density is feasible: frame 0 is a large part of a short clip.
   const std::string preset = mask == "rainfusion2" ? "preset: fixed, " : "";
-  const Arm arm = parse_arm("{method: " + mask + ", " + preset + "block: " + std::to_string(block) +
-                            ", density: " + number(density) + "}");
+  const Arm arm =
+      parse_arm("{method: " + mask + ", " + preset + "sink: none, block: " + std::to_string(block) +
+                ", density: " + number(density) + "}");
   Setting setting;
   setting.name = mask + std::to_string(block) + number(density);
   setting.method = make_method(arm.method, arm.params, {.threads = threads, .base_folder = {}});

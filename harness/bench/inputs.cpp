@@ -21,7 +21,7 @@ class GeneratedInput final : public Input {
   GeneratedInput(const std::string& name, std::int64_t tokens, std::int64_t head_dim,
                  const Options& options)
       : label_(shape_label(name, tokens, head_dim)) {
-    const std::int64_t side = tokens % 1024 == 0 ? 32 : 16;
+    constexpr std::int64_t side = 16;  // of a frame, in tokens
     if (tokens % (side * side) != 0) {
       throw Error("--tokens " + std::to_string(tokens) + ": allowed are multiples of 256");
     }

@@ -43,12 +43,11 @@ void describe(CLI::App& app, Options& options) {
          "--inputs", options.inputs,
          "random, synthetic (planted structure), drizzle (the demo model), FILE.h5[:RECORD]")
       ->delimiter(',');
-  app.add_option("--capture", options.inputs, "the same, for a capture: FILE.h5[:RECORD]")
-      ->delimiter(',');
   app.add_option("--parts", options.parts, "attend, peers (libtorch), predict, pack, oracle, rows")
       ->delimiter(',')
       ->check(CLI::IsMember(kParts));
-  app.add_option("--mask", options.masks, "methods that choose the blocks: rainfusion2, random …")
+  app.add_option("--mask", options.masks,
+                 "methods that choose the blocks, without a sink: rainfusion2, random …")
       ->delimiter(',');
   app.add_option("--tokens", options.tokens, "of random and synthetic inputs: multiples of 256")
       ->delimiter(',')

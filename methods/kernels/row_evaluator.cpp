@@ -28,7 +28,7 @@ using cpu::kChunkUnits;
 using cpu::kUnit;
 
 constexpr std::int64_t kBatchRows = 512;     // rows that share one packing of a key tile
-constexpr std::int64_t kSegmentKeys = 8192;  // keys of one item of the queue
+constexpr std::int64_t kSegmentKeys = 2048;  // keys of one item of the queue
 constexpr std::size_t kStateBytes = std::size_t{64} << 20;  // of row states held at once
 
 constexpr std::uint8_t kPlain = 0, kFirstFrame = 1, kText = 2;  // classes of keys
@@ -257,7 +257,7 @@ void pack_tile(const Job& job, const KeyTile& tile, TileBuffers& buffers) {
     }
     const auto unit = static_cast<std::size_t>(u);
     job.ops.pack_k(job.k_shape, k_rows, buffers.k.get() + unit * job.k_shape.k_unit_words());
-    job.ops.pack_v(job.v_shape, v_rows, buffers.v.get() + unit * job.v_shape.v_unit_words());
+    job.ops.pack_v(job.v_shape, v_rows, u, buffers.v.get() + unit * job.v_shape.v_unit_words());
   }
 }
 

@@ -75,6 +75,14 @@ std::vector<std::string> available_levels() {
   return names;
 }
 
+std::vector<std::string> compiled_levels() {
+  std::vector<std::string> names;
+  for (const Level& level : all_levels()) {
+    names.emplace_back(level.ops->name);
+  }
+  return names;
+}
+
 const LevelOps& level_ops(const std::string& name) {
   for (const Level& level : all_levels()) {
     if (name.empty() ? level.available : level.ops->name == name) {

@@ -13,6 +13,9 @@ namespace raingauge::cpu {
 // Names of the levels that this machine can run, best first; the last is "portable".
 std::vector<std::string> available_levels();
 
+// Names of all levels compiled into this binary, in the same order.
+std::vector<std::string> compiled_levels();
+
 // "" = the best one. Throws Error for an unknown name, Unsupported for one this CPU lacks.
 const LevelOps& level_ops(const std::string& name = "");
 

@@ -103,7 +103,9 @@ struct LevelOps {
 
   // `rows`: 16 pointers to keys of shape.dtype; null = padding.
   void (*pack_k)(const PackShape& shape, const void* const* rows, std::uint32_t* unit) = nullptr;
-  void (*pack_v)(const PackShape& shape, const void* const* rows, std::uint32_t* unit) = nullptr;
+  // `number`: of the unit; a level may place its panels by it.
+  void (*pack_v)(const PackShape& shape, const void* const* rows, std::int64_t number,
+                 std::uint32_t* unit) = nullptr;
   // One query row as [depth] words, times `factor` (1, -1 or 0).
   void (*pack_q)(const PackShape& shape, const void* row, float factor,
                  std::uint32_t* words) = nullptr;

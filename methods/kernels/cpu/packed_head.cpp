@@ -73,7 +73,7 @@ void HeadPacker::pack(const TensorView& k, const TensorView* v, std::int64_t hea
       for (int i = 0; i < kUnit; ++i) {
         rows[i] = tokens[i] < 0 ? nullptr : v->row(head, tokens[i]);
       }
-      ops_.pack_v(*value_shape_, rows, v_.get() + static_cast<std::size_t>(unit) * v_words);
+      ops_.pack_v(*value_shape_, rows, unit, v_.get() + static_cast<std::size_t>(unit) * v_words);
     }
   });
 }

@@ -20,19 +20,25 @@ using Vec = __m256;
 constexpr int kWidth = 8;
 constexpr int kMaxRows = 6;
 constexpr int kMaxUnits = 1;
+constexpr int kExpBlock = 2;  // exponentials computed in step
 
 RAINGAUGE_INLINE Vec zero() { return _mm256_setzero_ps(); }
 RAINGAUGE_INLINE Vec set1(float x) { return _mm256_set1_ps(x); }
+// A constant that stays in a register: as memory operands, constants would take all loads of a loop.
+RAINGAUGE_INLINE Vec keep(Vec x) {
+  asm("" : "+x"(x));
+  return x;
+}
 RAINGAUGE_INLINE Vec load(const float* p) { return _mm256_loadu_ps(p); }
 RAINGAUGE_INLINE void store(float* p, Vec x) { _mm256_storeu_ps(p, x); }
 RAINGAUGE_INLINE Vec load_words(const std::uint32_t* p) {
-  return _mm256_castsi256_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return _mm256_loadu_ps(reinterpret_cast<const float*>(p));
 }
 RAINGAUGE_INLINE void store_words(std::uint32_t* p, Vec x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_castps_si256(x));
 }
 RAINGAUGE_INLINE Vec broadcast_word(const std::uint32_t* p) {
-  return _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(*p)));
+  return _mm256_broadcast_ss(reinterpret_cast<const float*>(p));
 }
 RAINGAUGE_INLINE Vec add(Vec a, Vec b) { return a + b; }
 RAINGAUGE_INLINE Vec sub(Vec a, Vec b) { return a - b; }
@@ -52,15 +58,22 @@ RAINGAUGE_INLINE float reduce_add(Vec x) {
   return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
 }
 
-// 2^n * p where x >= -126, 0 below; NaN stays NaN.
-RAINGAUGE_INLINE Vec scale_by_power(Vec p, Vec n, Vec x) {
-  const __m256i shift = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
-  const __m256 scaled = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), shift));
-  const __m256 kept = _mm256_cmp_ps(x, set1(-126.0F), _CMP_NLT_UQ);
-  return _mm256_or_ps(_mm256_and_ps(scaled, kept), _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+// 2^x in two parts: rest = x - n in [-1/2, 1/2], and n. Adding 1.5 * 2^23 rounds to an integer, which
+// then stands in the lowest bits, here with the bias of an exponent less one: x below -125.5 gives the
+// power 0, and nothing is ever denormal. NaN stays NaN in `rest`.
+struct Power {
+  Vec rest;
+  Vec biased;
+};
+constexpr float kMagic = 12582912.0F + 126.0F;
+constexpr float kPolynomialScale = 2.0F;  // makes up for the power's being half of 2^n
+RAINGAUGE_INLINE Power split_power(Vec x, Vec magic, Vec least) {
+  const Vec bounded = max(least, x);
+  const Vec biased = add(bounded, magic);
+  return {sub(bounded, sub(biased, magic)), biased};
 }
-RAINGAUGE_INLINE Vec round_to_integer(Vec x) {
-  return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+RAINGAUGE_INLINE Vec times_power(Vec p, const Power& power) {
+  return mul(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(power.biased), 23)));
 }
 
 RAINGAUGE_INLINE void add_to_double(double* target, Vec x) {

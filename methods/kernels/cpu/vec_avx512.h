@@ -26,9 +26,11 @@ using Vec = __m512;
 constexpr int kWidth = 16;
 constexpr int kMaxRows = 6;   // query rows of a register tile
 constexpr int kMaxUnits = 4;  // key units, or 16-column panels, of a register tile
+constexpr int kExpBlock = 2;  // exponentials computed in step
 
 RAINGAUGE_INLINE Vec zero() { return _mm512_setzero_ps(); }
 RAINGAUGE_INLINE Vec set1(float x) { return _mm512_set1_ps(x); }
+RAINGAUGE_INLINE Vec keep(Vec x) { return x; }
 RAINGAUGE_INLINE Vec load(const float* p) { return _mm512_loadu_ps(p); }
 RAINGAUGE_INLINE void store(float* p, Vec x) { _mm512_storeu_ps(p, x); }
 RAINGAUGE_INLINE Vec load_words(const std::uint32_t* p) { return _mm512_loadu_ps(p); }
@@ -46,12 +48,21 @@ RAINGAUGE_INLINE Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
 RAINGAUGE_INLINE float reduce_max(Vec x) { return _mm512_reduce_max_ps(x); }
 RAINGAUGE_INLINE float reduce_add(Vec x) { return _mm512_reduce_add_ps(x); }
 
-// 2^n * p where x >= -126, 0 below; NaN stays NaN.
-RAINGAUGE_INLINE Vec scale_by_power(Vec p, Vec n, Vec x) {
-  const __mmask16 kept = _mm512_cmp_ps_mask(x, set1(-126.0F), _CMP_NLT_UQ);
-  return _mm512_maskz_scalef_ps(kept, p, n);
+// 2^x in two parts: rest = x - n in [-1/2, 1/2], and n; the power is 0 where x < -126. NaN stays NaN.
+struct Power {
+  Vec rest;
+  Vec n;
+  __mmask16 kept;
+};
+constexpr float kMagic = 0.0F;  // not used here
+constexpr float kPolynomialScale = 1.0F;
+RAINGAUGE_INLINE Power split_power(Vec x, Vec, Vec) {
+  const Vec n = _mm512_roundscale_ps(x, 0);
+  return {sub(x, n), n, _mm512_cmp_ps_mask(x, set1(-126.0F), _CMP_NLT_UQ)};
 }
-RAINGAUGE_INLINE Vec round_to_integer(Vec x) { return _mm512_roundscale_ps(x, 0); }
+RAINGAUGE_INLINE Vec times_power(Vec p, const Power& power) {
+  return _mm512_maskz_scalef_ps(power.kept, p, power.n);
+}
 
 RAINGAUGE_INLINE void add_to_double(double* target, Vec x) {
   const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(x));

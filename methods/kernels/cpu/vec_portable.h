@@ -14,13 +14,14 @@
 namespace raingauge::cpu::RAINGAUGE_LEVEL {
 
 typedef float Vec __attribute__((vector_size(16)));
-typedef std::int32_t VecInt __attribute__((vector_size(16)));
 constexpr int kWidth = 4;
 constexpr int kMaxRows = 2;
 constexpr int kMaxUnits = 1;
+constexpr int kExpBlock = 2;  // exponentials computed in step
 
 RAINGAUGE_INLINE Vec zero() { return Vec{0.0F, 0.0F, 0.0F, 0.0F}; }
 RAINGAUGE_INLINE Vec set1(float x) { return Vec{x, x, x, x}; }
+RAINGAUGE_INLINE Vec keep(Vec x) { return x; }
 RAINGAUGE_INLINE Vec load(const float* p) {
   Vec x;
   std::memcpy(&x, p, sizeof(x));
@@ -52,24 +53,23 @@ RAINGAUGE_INLINE float reduce_max(Vec x) {
 }
 RAINGAUGE_INLINE float reduce_add(Vec x) { return (x[0] + x[2]) + (x[1] + x[3]); }
 
-RAINGAUGE_INLINE Vec select(VecInt mask, Vec a, Vec b) {
-  return reinterpret_cast<Vec>((reinterpret_cast<VecInt>(a) & mask) |
-                               (reinterpret_cast<VecInt>(b) & ~mask));
+// 2^x in two parts: rest = x - n in [-1/2, 1/2], and n. Adding 1.5 * 2^23 rounds to an integer, which
+// then stands in the lowest bits, here with the bias of an exponent less one: x below -125.5 gives the
+// power 0, and nothing is ever denormal. NaN stays NaN in `rest`.
+struct Power {
+  Vec rest;
+  Vec biased;
+};
+constexpr float kMagic = 12582912.0F + 126.0F;
+constexpr float kPolynomialScale = 2.0F;  // makes up for the power's being half of 2^n
+RAINGAUGE_INLINE Power split_power(Vec x, Vec magic, Vec least) {
+  const Vec bounded = max(least, x);
+  const Vec biased = bounded + magic;
+  return {bounded - (biased - magic), biased};
 }
-// Adding and subtracting 1.5 * 2^23 rounds |x| < 2^22 to an integer.
-RAINGAUGE_INLINE Vec round_to_integer(Vec x) {
-  const Vec magic = set1(12582912.0F);
-  return (x + magic) - magic;
-}
-// 2^n * p where x >= -126, 0 below; NaN stays NaN.
-RAINGAUGE_INLINE Vec scale_by_power(Vec p, Vec n, Vec x) {
-  const VecInt kept = x >= set1(-126.0F);
-  const VecInt ordered = x == x;
-  // Only in-range powers are converted: a conversion out of range is undefined.
-  const VecInt in_range = kept & (x < set1(128.0F));
-  const VecInt power = __builtin_convertvector(select(in_range, n, zero()), VecInt);
-  const Vec scaled = reinterpret_cast<Vec>(reinterpret_cast<VecInt>(p) + (power << 23));
-  return select(ordered, select(kept, scaled, zero()), x);
+RAINGAUGE_INLINE Vec times_power(Vec p, const Power& power) {
+  typedef std::uint32_t Bits __attribute__((vector_size(16)));
+  return p * reinterpret_cast<Vec>(reinterpret_cast<Bits>(power.biased) << 23);
 }
 
 RAINGAUGE_INLINE void add_to_double(double* target, Vec x) {

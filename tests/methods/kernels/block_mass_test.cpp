@@ -18,7 +18,7 @@ namespace {
 using test::Kept;
 using test::Problem;
 
-class BlockMassTest : public ::testing::TestWithParam<std::string> {
+class BlockMassTest : public test::LevelTest {
  protected:
   std::vector<float> mass(Problem& problem, std::int64_t head, int threads = 1) const {
     return cpu::block_mass_at(cpu::level_ops(GetParam()), problem.record(), head, problem.plan,
@@ -133,8 +133,7 @@ TEST_P(BlockMassTest, NotFiniteIsAnError) {
   EXPECT_NO_THROW(mass(problem, 0));
 }
 
-INSTANTIATE_TEST_SUITE_P(Levels, BlockMassTest, ::testing::ValuesIn(cpu::available_levels()),
-                         [](const auto& level) { return level.param; });
+RAINGAUGE_EVERY_LEVEL(BlockMassTest);
 
 // The share of a block is what the row evaluator finds for a plan that keeps that block alone.
 TEST(BlockMass, AgreesWithTheRowEvaluator) {

@@ -12,95 +12,20 @@
 #include "data/error.h"
 #include "methods/kernels/cpu/dispatch.h"
 #include "methods/kernels/kernel.h"
-#include "tests/methods/kernels/cpu_test_support.h"
+#include "tests/methods/kernels/cpu_kernel_fixture.h"
 
 namespace raingauge {
 
-KernelSpec cpu_kernel_spec();
-std::unique_ptr<Kernel> make_cpu_kernel(const KernelOptions& options);
-
 namespace {
 
+using test::attend;
+using test::CpuKernelTest;
+using test::expect_exact;
+using test::inputs_of;
 using test::Kept;
+using test::Output;
 using test::Problem;
 using test::Storage;
-
-AttendInputs inputs_of(const Problem& problem) {
-  AttendInputs inputs;
-  inputs.q = problem.q.view;
-  inputs.k = problem.k.view;
-  inputs.v = problem.v.view;
-  inputs.key_valid = problem.key_valid();
-  inputs.scale = static_cast<float>(problem.scale);
-  return inputs;
-}
-
-struct Output {
-  std::vector<float> o, lse;
-
-  bool same_bits(const Output& other) const {
-    return o.size() == other.o.size() && lse.size() == other.lse.size() &&
-           std::memcmp(o.data(), other.o.data(), o.size() * sizeof(float)) == 0 &&
-           std::memcmp(lse.data(), other.lse.data(), lse.size() * sizeof(float)) == 0;
-  }
-  bool same_row(const Output& other, std::size_t row, std::size_t dim) const {
-    return std::memcmp(&o[row * dim], &other.o[row * dim], dim * sizeof(float)) == 0 &&
-           std::memcmp(&lse[row], &other.lse[row], sizeof(float)) == 0;
-  }
-};
-
-Output attend(const Problem& problem, const std::string& isa, int threads = 1) {
-  KernelOptions options;
-  options.isa = isa;
-  options.threads = threads;
-  const auto kernel = make_cpu_kernel(options);
-  const AttendInputs inputs = inputs_of(problem);
-  const auto rows = static_cast<std::size_t>(problem.plan.heads * problem.plan.tokens);
-  Output output;  // NaN where the kernel writes nothing
-  output.o.assign(rows * static_cast<std::size_t>(problem.q.view.head_dim), std::nanf(""));
-  output.lse.assign(rows, std::nanf(""));
-  const auto prepared = kernel->prepare(problem.plan, inputs);
-  kernel->attend(*prepared, inputs, {output.o.data(), output.lse.data()});
-  return output;
-}
-
-void expect_exact(const Problem& problem, const Output& output, bool rounds_p) {
-  const Kept kept(problem.plan);
-  const std::int64_t dim = problem.q.view.head_dim;
-  for (std::int64_t h = 0; h < problem.plan.heads; ++h) {
-    const test::ExactHead head(problem, h);
-    for (std::int64_t i = 0; i < problem.plan.tokens; ++i) {
-      const test::Exact exact = head.row(i, [&](std::int64_t j) { return kept(h, i, j); });
-      const test::Bound bound = test::error_bound(exact, dim, rounds_p);
-      const auto row = static_cast<std::size_t>(h * problem.plan.tokens + i);
-      const auto lse = static_cast<double>(output.lse[row]);
-      if (exact.keys == 0) {
-        ASSERT_EQ(lse, -test::kInfinity) << "head " << h << " row " << i;
-      } else {
-        ASSERT_TRUE(std::abs(lse - exact.lse) <= bound.lse)
-            << "head " << h << " row " << i << ": lse " << lse << ", exact " << exact.lse
-            << ", allowed " << bound.lse;
-      }
-      for (std::int64_t c = 0; c < dim; ++c) {
-        const auto at = static_cast<std::size_t>(c);
-        const auto o = static_cast<double>(output.o[row * static_cast<std::size_t>(dim) + at]);
-        const double allowed = bound.p * exact.o_abs[at] + 1e-30;
-        ASSERT_TRUE(std::abs(o - exact.o[at]) <= allowed)
-            << "head " << h << " row " << i << " column " << c << ": " << o << ", exact "
-            << exact.o[at] << ", allowed " << allowed;
-      }
-    }
-  }
-}
-
-class CpuKernelTest : public ::testing::TestWithParam<std::string> {
- protected:
-  const std::string& isa() const { return GetParam(); }
-  bool rounds_p(DType dtype) const { return isa() == "avx512_bf16" && dtype == DType::bf16; }
-  void expect_right(const Problem& problem) const {
-    expect_exact(problem, attend(problem, isa()), rounds_p(problem.q.view.dtype));
-  }
-};
 
 constexpr DType kAllTypes[] = {DType::f32, DType::f16, DType::bf16};
 
@@ -358,8 +283,7 @@ TEST_P(CpuKernelTest, LseIsOptional) {
   EXPECT_EQ(o, attend(problem, isa()).o);
 }
 
-INSTANTIATE_TEST_SUITE_P(Levels, CpuKernelTest, ::testing::ValuesIn(cpu::available_levels()),
-                         [](const auto& level) { return level.param; });
+RAINGAUGE_EVERY_LEVEL(CpuKernelTest);
 
 TEST(CpuKernel, CountsExecutedTiles) {
   std::mt19937 random(1);

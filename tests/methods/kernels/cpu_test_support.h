@@ -19,10 +19,26 @@
 
 #include "data/plan.h"
 #include "data/record.h"
+#include "methods/kernels/cpu/dispatch.h"
 
 namespace raingauge::test {
 
 inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// Tests of an instruction-set level, forced by its name; one that this CPU lacks says so.
+class LevelTest : public ::testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    const std::vector<std::string> levels = cpu::available_levels();
+    if (std::find(levels.begin(), levels.end(), GetParam()) == levels.end()) {
+      GTEST_SKIP() << "skipped: this CPU cannot run level " << GetParam();
+    }
+  }
+};
+
+#define RAINGAUGE_EVERY_LEVEL(Suite)                                                   \
+  INSTANTIATE_TEST_SUITE_P(Levels, Suite, ::testing::ValuesIn(cpu::compiled_levels()), \
+                           [](const auto& level) { return level.param; })
 
 // A new seed each run, printed so that a failure can be repeated by writing it here.
 inline std::uint32_t fresh_seed() {
@@ -59,20 +75,23 @@ struct Tensor {
   }
 };
 
-enum class Storage { heads_first, tokens_first, padded };
+enum class Storage { heads_first, tokens_first, padded, fused };
 
 // Elements outside the view are NaN patterns: a kernel that reads them shows it.
 inline Tensor make_tensor(DType dtype, std::int64_t heads, std::int64_t tokens, std::int64_t dim,
                           Storage storage = Storage::heads_first) {
   Tensor tensor;
   const std::int64_t extra = storage == Storage::padded ? 3 : 0;
+  // `fused`: one of the three slices of [N, 3, H, D], as a joint projection of q, k and v leaves it.
+  const std::int64_t slices = storage == Storage::fused ? 3 : 1;
   const std::int64_t row = dim + extra;
-  const std::int64_t total = heads * tokens * row + extra;
+  const std::int64_t total = heads * tokens * row * slices + extra;
   tensor.bytes.assign(static_cast<std::size_t>(total) * size_of(dtype), 0xff);
   tensor.view = contiguous_view(tensor.bytes.data(), dtype, heads, tokens, dim);
   tensor.view.data = tensor.bytes.data() + static_cast<std::size_t>(extra) * size_of(dtype);
-  tensor.view.head_stride = storage == Storage::tokens_first ? row : tokens * row;
-  tensor.view.token_stride = storage == Storage::tokens_first ? heads * row : row;
+  const bool tokens_first = storage == Storage::tokens_first || storage == Storage::fused;
+  tensor.view.head_stride = tokens_first ? row : tokens * row;
+  tensor.view.token_stride = tokens_first ? slices * heads * row : row;
   return tensor;
 }
 
@@ -82,6 +101,34 @@ inline void fill_normal(Tensor& tensor, std::mt19937& random, float scale = 1.0F
     for (std::int64_t n = 0; n < tensor.view.tokens; ++n) {
       for (std::int64_t c = 0; c < tensor.view.head_dim; ++c) {
         tensor.set(h, n, c, normal(random));
+      }
+    }
+  }
+}
+
+// Rare values a hundred times the usual: the cube of a normal value.
+inline void fill_heavy_tailed(Tensor& tensor, std::mt19937& random) {
+  std::normal_distribution<float> normal;
+  for (std::int64_t h = 0; h < tensor.view.heads; ++h) {
+    for (std::int64_t n = 0; n < tensor.view.tokens; ++n) {
+      for (std::int64_t c = 0; c < tensor.view.head_dim; ++c) {
+        const float x = normal(random);
+        tensor.set(h, n, c, x * x * x);
+      }
+    }
+  }
+}
+
+// Neighbouring tokens are alike, and every token has a share in common, as in a still video.
+inline void fill_correlated(Tensor& tensor, std::mt19937& random) {
+  std::normal_distribution<float> normal;
+  for (std::int64_t h = 0; h < tensor.view.heads; ++h) {
+    for (std::int64_t c = 0; c < tensor.view.head_dim; ++c) {
+      const float common = 2.0F * normal(random);
+      float walk = normal(random);
+      for (std::int64_t n = 0; n < tensor.view.tokens; ++n) {
+        tensor.set(h, n, c, common + walk);
+        walk = 0.98F * walk + 0.2F * normal(random);
       }
     }
   }

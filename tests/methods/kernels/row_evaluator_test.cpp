@@ -45,7 +45,7 @@ Segments video_and_text(std::int64_t text_before, int frames, int height, int wi
   return segments;
 }
 
-class RowEvaluatorTest : public ::testing::TestWithParam<std::string> {
+class RowEvaluatorTest : public test::LevelTest {
  protected:
   RowResults evaluate(Problem& problem, std::int64_t head, const RowSample& sample,
                       const Plan* plan, int threads = 1) const {
@@ -264,8 +264,7 @@ TEST_P(RowEvaluatorTest, NotFiniteNamesHeadAndToken) {
   EXPECT_NO_THROW(evaluate(problem, 1, every(10, 60), &problem.plan));
 }
 
-INSTANTIATE_TEST_SUITE_P(Levels, RowEvaluatorTest, ::testing::ValuesIn(cpu::available_levels()),
-                         [](const auto& level) { return level.param; });
+RAINGAUGE_EVERY_LEVEL(RowEvaluatorTest);
 
 TEST(RowEvaluator, RefusesWrongArguments) {
   std::mt19937 random(1);
