@@ -83,6 +83,49 @@ TEST(Ranking, AgreesWithAStableSort) {
   }
 }
 
+TEST(Ranking, OrdersEveryKindOfFloat) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  const float kinds[] = {kInf,   -kInf,   0.0F, -0.0F, std::numeric_limits<float>::quiet_NaN(),
+                         1e-40F, -1e-40F, 3.0F, -3.0F, std::numeric_limits<float>::lowest()};
+  std::vector<float> scores(200);
+  std::vector<std::int32_t> columns;
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    scores[i] = kinds[below(mix64(i), std::size(kinds))];
+    if (i % 3 != 0) columns.push_back(static_cast<std::int32_t>(i));
+  }
+  std::vector<std::int32_t> expected = columns;
+  std::stable_sort(expected.begin(), expected.end(), [&](std::int32_t a, std::int32_t b) {
+    const float x = scores[std::size_t(a)], y = scores[std::size_t(b)];
+    return !std::isnan(x) && (std::isnan(y) || x > y);
+  });
+  EXPECT_EQ(rank_columns(scores.data(), columns), expected);
+}
+
+// One threshold for the whole head: nothing left out beats anything kept, but for the one block that
+// every row must have; NaN is worst.
+TEST(Selection, HeadTopKKeepsTheBestPairsOfTheWholeHead) {
+  for (const double density : {0.2, 0.5, 0.9}) {
+    Problem problem(31, 11);
+    problem.selector = "head_top_k";
+    problem.params = json::object();
+    problem.density = density;
+    for (std::size_t i = 0; i < 31; ++i) problem.scores.values[i * 31 + i % 7] = std::nanf("");
+    const auto kept = problem.run();
+    EXPECT_LE(std::abs(problem.pairs(kept) - density * problem.all_pairs()), 0.5 * 100 + 1e-9);
+    float worst = std::numeric_limits<float>::infinity();
+    for (std::size_t i = 0; i < 31; ++i) {
+      if (kept[i].size() < 2) continue;
+      for (const auto j : kept[i]) worst = std::min(worst, problem.scores.row(std::int64_t(i))[j]);
+    }
+    for (std::size_t i = 0; i < 31; ++i) {
+      for (std::int32_t j = 0; j < 31; ++j) {
+        if (std::binary_search(kept[i].begin(), kept[i].end(), j)) continue;
+        EXPECT_FALSE(problem.scores.row(std::int64_t(i))[j] > worst) << i << ", " << j;
+      }
+    }
+  }
+}
+
 TEST(Selection, SolvesForTheDensityWithinHalfABlockPairAndSpendsAlmostEquallyOnRows) {
   for (const double density : {0.05, 0.123, 0.3, 0.777, 1.0}) {
     Problem problem(23, 1);
