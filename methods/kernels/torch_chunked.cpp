@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Is there a faster dense denominator on this CPU than torch's fused attention? Two matrix products
 // and a softmax over chunks of query rows: on processors with matrix units libtorch's bf16 matmul can
-// outrun its fused kernel. Scores pass through the inputs' dtype, which the spec declares.
+// outrun its fused kernel. Where the CPU multiplies bf16, scores pass through it: the spec declares that.
 #include <memory>
 #include <string>
 

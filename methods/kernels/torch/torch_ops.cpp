@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "data/error.h"
+#include "methods/kernels/cpu/dispatch.h"
 #include "methods/kernels/threads.h"
 
 namespace raingauge {
@@ -211,6 +212,18 @@ std::string torch_sdpa_forward(const AttendInputs& inputs, const AttendOutputs& 
   });
 }
 
+namespace {
+
+// The element type that libtorch's matmul is fast in here: without half-precision instructions it
+// multiplies bf16 at 2 % of the speed of fp32 (measured on Zen 3).
+at::ScalarType matmul_type(DType dtype) {
+  const auto levels = cpu::available_levels();
+  const bool bf16 = std::find(levels.begin(), levels.end(), "avx512_bf16") != levels.end();
+  return dtype == DType::bf16 && bf16 ? at::kBFloat16 : at::kFloat;
+}
+
+}  // namespace
+
 void torch_chunked_forward(const AttendInputs& inputs, const AttendOutputs& outputs, int threads) {
   constexpr std::int64_t kScores = std::int64_t{1} << 22;  // fp32 scores of one chunk: 16 MiB
   const TensorView& q = inputs.q;
@@ -224,18 +237,19 @@ void torch_chunked_forward(const AttendInputs& inputs, const AttendOutputs& outp
     const at::Tensor o = output_tensor(outputs.o, {q.heads, q.tokens, q.head_dim}, q.device);
     at::Tensor lse;
     if (outputs.lse != nullptr) lse = output_tensor(outputs.lse, {q.heads, q.tokens}, q.device);
+    const at::ScalarType type = matmul_type(q.dtype);
     for (std::int64_t head = 0; head < q.heads; ++head) {
-      const at::Tensor head_keys = keys[head];
-      const at::Tensor head_values = values[head];
+      const at::Tensor head_keys = keys[head].to(type);
+      const at::Tensor head_values = values[head].to(type);
       for (std::int64_t first = 0; first < q.tokens; first += rows) {
         const std::int64_t count = std::min(rows, q.tokens - first);
         at::Tensor scores =
-            at::matmul(query[head].narrow(0, first, count), head_keys).to(at::kFloat);
+            at::matmul(query[head].narrow(0, first, count).to(type), head_keys).to(at::kFloat);
         scores.mul_(double{inputs.scale});
         const at::Tensor max = at::amax(scores, {-1}, /*keepdim=*/true);
         scores.sub_(max).exp_();
         const at::Tensor sum = at::sum(scores, {-1}, /*keepdim=*/true);
-        const at::Tensor out = at::matmul(scores.to(values.scalar_type()), head_values);
+        const at::Tensor out = at::matmul(scores.to(type), head_values);
         o[head].narrow(0, first, count).copy_(out.to(at::kFloat).div_(sum));
         if (lse.defined()) lse[head].narrow(0, first, count).copy_(sum.log().add_(max).squeeze(-1));
       }

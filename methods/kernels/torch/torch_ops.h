@@ -22,8 +22,8 @@ bool load_torch_cuda(std::string* why = nullptr);
 std::string torch_sdpa_forward(const AttendInputs& inputs, const AttendOutputs& outputs,
                                int threads, bool only_cudnn);
 
-// matmul, softmax, matmul over chunks of query rows on the CPU; scores and weights are rounded to the
-// inputs' dtype, row sums are fp32. Gives LSE.
+// matmul, softmax, matmul over chunks of query rows on the CPU; scores and weights are rounded to bf16
+// where the inputs are bf16 and the CPU multiplies that, all else is fp32. Gives LSE.
 void torch_chunked_forward(const AttendInputs& inputs, const AttendOutputs& outputs, int threads);
 
 // Waits for libtorch's CUDA work on the device.
