@@ -28,7 +28,7 @@ constexpr unsigned kAllLanes = 0xffffffffU;
 constexpr int kConsumers = 2;  // warpgroups that compute
 constexpr int kConsumerWarps = kConsumers * 4;
 constexpr int kThreads = (kConsumers + 1) * 128;
-constexpr int kLoaderWarps = 2;  // of Q
+constexpr int kLoaderWarps = 2;   // of Q
 constexpr float kLimit = 256.0F;  // of a thread's weights in one step, under a kept reference
 
 // kCubic: of 16 exponentials, how many run on the multiply units. kToken: the warpgroups issue their
@@ -96,8 +96,8 @@ __device__ __forceinline__ std::int64_t query_token(const SparseParams& p, int h
 template <class C>
 class KeyCopier {
  public:
-  __device__ KeyCopier(const SparseParams& params, const Shared<C>& shared, const CUtensorMap* k_map,
-                       const CUtensorMap* v_map)
+  __device__ KeyCopier(const SparseParams& params, const Shared<C>& shared,
+                       const CUtensorMap* k_map, const CUtensorMap* v_map)
       : p(params), s(shared), k(k_map), v(v_map), lane(static_cast<int>(threadIdx.x & 31)) {}
 
   __device__ void run() {
@@ -336,8 +336,9 @@ class Consumer {
     item.head = m.head;
     item.count = m.count;
     const int row = group * 64 + warp * 16 + (lane & 15);
-    item.token =
-        m.count >= 0 && row < m.q_rows ? static_cast<int>(query_token(p, m.head, m.q_first + row)) : -1;
+    item.token = m.count >= 0 && row < m.q_rows
+                     ? static_cast<int>(query_token(p, m.head, m.q_first + row))
+                     : -1;
     q_read = q_next;
     q_next.advance();
   }

@@ -34,9 +34,9 @@ struct SparseParams {
   const std::int32_t* boxes;  // of all lists
   BoxTable table;
   std::int32_t heads;
-  std::int32_t group;       // query heads of one key head
-  float scale_log2;         // softmax scale * log2(e), > 0
-  std::int32_t* counter;    // [2], zero before the first launch and after every launch
+  std::int32_t group;     // query heads of one key head
+  float scale_log2;       // softmax scale * log2(e), > 0
+  std::int32_t* counter;  // [2], zero before the first launch and after every launch
 };
 
 constexpr int kTileRows = 128;

@@ -87,9 +87,7 @@ __device__ __forceinline__ void copy_chunk(std::uint32_t target, const void* sou
                "r"(exists ? 16 : 0)
                : "memory");
 }
-__device__ __forceinline__ void wait_chunks() {
-  asm volatile("cp.async.wait_all;" ::: "memory");
-}
+__device__ __forceinline__ void wait_chunks() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 __device__ __forceinline__ void store_matrices(std::uint32_t target, std::uint32_t a,
                                                std::uint32_t b, std::uint32_t c, std::uint32_t d) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(target),
@@ -156,21 +154,22 @@ __device__ __forceinline__ std::uint64_t matrix(std::uint32_t address, int lead,
   RAINGAUGE_F4(r, i), RAINGAUGE_F4(r, i + 4), RAINGAUGE_F4(r, i + 8), RAINGAUGE_F4(r, i + 12)
 #define RAINGAUGE_F32(r, i) RAINGAUGE_F16(r, i), RAINGAUGE_F16(r, i + 16)
 #define RAINGAUGE_F64(r) RAINGAUGE_F32(r, 0), RAINGAUGE_F32(r, 32)
-#define RAINGAUGE_D32 \
+#define RAINGAUGE_D32                                                                              \
   "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25," \
   "%26,%27,%28,%29,%30,%31"
-#define RAINGAUGE_D64 \
-  RAINGAUGE_D32 \
+#define RAINGAUGE_D64                                                                             \
+  RAINGAUGE_D32                                                                                   \
   ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54," \
   "%55,%56,%57,%58,%59,%60,%61,%62,%63"
 
 // d (+)= A B for 64 x 128 results; A and B both contiguous along the summed dimension.
-#define RAINGAUGE_QK(type)                                                                      \
-  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"                                     \
-               "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {" RAINGAUGE_D64  \
-               "}, %64, %65, p, 1, 1, 0, 0;\n}\n"                                               \
-               : RAINGAUGE_F64(d)                                                               \
-               : "l"(a), "l"(b), "r"(accumulate))
+#define RAINGAUGE_QK(type)                                                            \
+  asm volatile(                                                                       \
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"                                    \
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {" RAINGAUGE_D64 \
+      "}, %64, %65, p, 1, 1, 0, 0;\n}\n"                                              \
+      : RAINGAUGE_F64(d)                                                              \
+      : "l"(a), "l"(b), "r"(accumulate))
 template <Element E>
 __device__ __forceinline__ void multiply_qk(float (&d)[64], std::uint64_t a, std::uint64_t b,
                                             int accumulate) {
@@ -182,11 +181,12 @@ __device__ __forceinline__ void multiply_qk(float (&d)[64], std::uint64_t a, std
 }
 
 // d (+)= A B with A in registers; `t` 1: B is contiguous along N, 0: along the summed dimension.
-#define RAINGAUGE_RS(type, shape, regs, outs, a0, a1, a2, a3, b_, p_, t)                    \
-  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " p_ ", 0;\n"                              \
-               "wgmma.mma_async.sync.aligned." shape ".f32." type "." type " {" regs        \
-               "}, {" a0 "," a1 "," a2 "," a3 "}, " b_ ", p, 1, 1, " t ";\n}\n"             \
-               : outs                                                                       \
+#define RAINGAUGE_RS(type, shape, regs, outs, a0, a1, a2, a3, b_, p_, t)                       \
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " p_                                          \
+               ", 0;\n"                                                                        \
+               "wgmma.mma_async.sync.aligned." shape ".f32." type "." type " {" regs "}, {" a0 \
+               "," a1 "," a2 "," a3 "}, " b_ ", p, 1, 1, " t ";\n}\n"                          \
+               : outs                                                                          \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate))
 template <Element E>
 __device__ __forceinline__ void multiply_qk(float (&d)[64], const std::uint32_t* a, std::uint64_t b,
@@ -217,8 +217,8 @@ __device__ __forceinline__ void multiply_pv(float (&d)[32], const std::uint32_t*
     RAINGAUGE_RS("bf16", "m64n64k16", RAINGAUGE_D32, RAINGAUGE_F32(d, 0), "%32", "%33", "%34",
                  "%35", "%36", "%37", "1");
   } else {
-    RAINGAUGE_RS("f16", "m64n64k16", RAINGAUGE_D32, RAINGAUGE_F32(d, 0), "%32", "%33", "%34",
-                 "%35", "%36", "%37", "1");
+    RAINGAUGE_RS("f16", "m64n64k16", RAINGAUGE_D32, RAINGAUGE_F32(d, 0), "%32", "%33", "%34", "%35",
+                 "%36", "%37", "1");
   }
 }
 

@@ -160,8 +160,8 @@ class Measurer {
     add_up(sums);
     const float all = fmaxf(sums[0][0] + sums[0][1], sums[1][0] + sums[1][1]);
     // A row of which nothing was above 2^-126 yet may have a reference that is far too high.
-    const bool lost = total[0] + sums[0][0] + sums[0][1] == 0.0F ||
-                      total[1] + sums[1][0] + sums[1][1] == 0.0F;
+    const bool lost =
+        total[0] + sums[0][0] + sums[0][1] == 0.0F || total[1] + sums[1][0] + sums[1][1] == 0.0F;
     if (__any_sync(kAllLanes, !(all <= kLargestSum) || lost)) {
       find_references();
       add_up(sums);
@@ -173,8 +173,8 @@ class Measurer {
       total[half] += sums[half][0] + sums[half][1];
       const int row = group * 64 + warp * 16 + half * 8 + (lane >> 2);
       if ((lane & 3) != 0 || row >= item.q_rows) continue;
-      float* target = m.levels +
-                      (std::int64_t{item.head} * m.boxes + box) * m.positions + item.q_first + row;
+      float* target =
+          m.levels + (std::int64_t{item.head} * m.boxes + box) * m.positions + item.q_first + row;
       if (!pairs) {
         *target = reference[half] + log2f(sums[half][0] + sums[half][1]);
       } else {
@@ -240,8 +240,7 @@ cudaError_t launch_levels(const MassParams& m, const KeyTensor& k, cudaStream_t 
   status = ready(measure_levels<C>, C::kSharedBytes, blocks);
   if (status != cudaSuccess) return status;
   if (blocks > p.item_count) blocks = p.item_count;
-  measure_levels<C>
-      <<<static_cast<unsigned>(blocks), kThreads, C::kSharedBytes, stream>>>(k_map, m);
+  measure_levels<C><<<static_cast<unsigned>(blocks), kThreads, C::kSharedBytes, stream>>>(k_map, m);
   return cudaGetLastError();
 }
 
@@ -279,8 +278,7 @@ __global__ void __launch_bounds__(kShareThreads) share_kernel(ShareParams p) {
     for (int box = p.first_box[j]; box < p.first_box[j + 1]; ++box) {
       for (int r = begin + lane; r < end; r += 32) {
         if (p.row_counts != nullptr && p.row_counts[r] == 0) continue;
-        sum += exp2f(levels[std::int64_t{box} * p.positions + r] -
-                     lse[r] * 1.4426950408889634F);
+        sum += exp2f(levels[std::int64_t{box} * p.positions + r] - lse[r] * 1.4426950408889634F);
       }
     }
     for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffU, sum, step);
@@ -293,9 +291,8 @@ __global__ void __launch_bounds__(kShareThreads) share_kernel(ShareParams p) {
 int launch_levels_sm90(const MassParams& params, const KeyTensor& k, Element element, int head_dim,
                        void* stream) {
   const auto on = static_cast<cudaStream_t>(stream);
-  return element == Element::bf16
-             ? sm90::launch_levels_of<Element::bf16>(params, k, head_dim, on)
-             : sm90::launch_levels_of<Element::f16>(params, k, head_dim, on);
+  return element == Element::bf16 ? sm90::launch_levels_of<Element::bf16>(params, k, head_dim, on)
+                                  : sm90::launch_levels_of<Element::f16>(params, k, head_dim, on);
 }
 
 int launch_shares(const ShareParams& params, void* stream) {

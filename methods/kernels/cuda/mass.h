@@ -26,11 +26,11 @@ int launch_levels_sm90(const MassParams& params, const KeyTensor& k, Element ele
 // mass[h, i, j] = mean over the rows of query block i that count of the share that the boxes of key
 // block j hold: 2^(level - lse) summed in ascending order. 0 where no row counts.
 struct ShareParams {
-  const float* levels;  // [heads, boxes, positions]
-  const float* lse;     // [heads, positions], natural log
-  const std::int32_t* q_offsets;     // [q_blocks + 1] positions
-  const std::int32_t* first_box;     // [k_blocks + 1]
-  const std::uint8_t* row_counts;    // [positions] or null: all count
+  const float* levels;             // [heads, boxes, positions]
+  const float* lse;                // [heads, positions], natural log
+  const std::int32_t* q_offsets;   // [q_blocks + 1] positions
+  const std::int32_t* first_box;   // [k_blocks + 1]
+  const std::uint8_t* row_counts;  // [positions] or null: all count
   std::int32_t heads, boxes, positions, q_blocks, k_blocks;
   float* mass;  // [heads, q_blocks, k_blocks]
 };

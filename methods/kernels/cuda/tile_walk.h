@@ -30,7 +30,8 @@ struct TileItem {
 };
 
 struct BoxTable {
-  const std::int32_t* valid;  // [rows, boxes] keys of each box, or null: boxes are full but the last
+  const std::int32_t*
+      valid;  // [rows, boxes] keys of each box, or null: boxes are full but the last
   std::int64_t valid_stride;  // boxes of one head; 0 when all heads share one row
   std::int32_t keys;          // of one head, when valid is null
   std::int32_t box_keys;      // 64 or 128
