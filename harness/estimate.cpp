@@ -7,6 +7,7 @@
 
 #include "harness/runner.h"
 #include "methods/controls.h"
+#include "methods/kernels/peer.h"
 
 namespace raingauge {
 namespace {
@@ -56,6 +57,9 @@ std::int64_t available_memory() {
 MemoryEstimate estimate_memory(const Experiment& experiment,
                                const std::vector<Sequence>& sequences) {
   MemoryEstimate most;
+  // Every peer's process shares a copy of the record and of its outputs with this one.
+  const auto peers = static_cast<std::int64_t>(std::count_if(
+      experiment.latency.kernels.begin(), experiment.latency.kernels.end(), is_peer));
   const bool masses = std::any_of(experiment.controls.arms.begin(), experiment.controls.arms.end(),
                                   control_needs_mass);
   for (const auto& sequence : sequences) {
@@ -70,6 +74,7 @@ MemoryEstimate estimate_memory(const Experiment& experiment,
                                : std::min<std::int64_t>(heads, experiment.latency.heads);
         need.outputs = timed * info.tokens * (info.head_dim + 1) * 4;
         need.outputs += 3 * info.tokens * info.head_dim * 4;  // packed K, V and scratch of one head
+        need.peers = peers * (need.record + timed * info.tokens * (info.head_dim + 1) * 4);
       }
       for (const auto& arm : experiment.arms) {
         const auto blocks = blocks_of(info, arm);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // An arm inside the live model: every attention call of the demo DiT becomes a plan and a kernel run.
+// Where method and kernel can, the plan is made on the device and stays there.
 #pragma once
 
 #include <memory>
@@ -32,10 +33,15 @@ class LiveAttention {
   void operator()(const LiveCall& call);
 
   double milliseconds() const { return milliseconds_; }  // in plans and kernels
+  int calls_planned_on_device() const { return on_device_; }
   double density() const;  // kept pairs / all pairs over all calls, dense ones included
 
  private:
   bool dense_here(const Site& site) const;
+  bool plans_on_device(const RecordView& record, const AttendInputs& inputs);
+  double attend_on_device(const AttendInputs& inputs, const AttendOutputs& outputs);
+  double attend_from_host(const Method& method, const LiveCall& call, const RecordInfo& info,
+                          const AttendInputs& inputs);
 
   const Arm& arm_;
   Segments segments_;
@@ -43,9 +49,11 @@ class LiveAttention {
   Device device_;
   std::unique_ptr<Method> method_, dense_;
   std::unique_ptr<Kernel> kernel_;
+  std::unique_ptr<DevicePlanner> planner_;  // calls of one clip have one shape
+  bool planner_tried_ = false;
   std::vector<State> states_;  // one a layer
   double milliseconds_ = 0.0, density_sum_ = 0.0;
-  int calls_ = 0;
+  int calls_ = 0, on_device_ = 0;
 };
 
 }  // namespace raingauge

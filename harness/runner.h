@@ -32,10 +32,11 @@ void run_generate(const RunContext& context);
 // The arms that `generate` names, at its density and dense steps and layers.
 std::vector<Arm> generate_arms(const Experiment& experiment);
 
-// Peak memory that a replay needs: the largest record, its outputs, plans and block masses.
+// Peak memory that a replay needs: the largest record, its outputs, plans, block masses, and what is
+// shared with the processes of peers.
 struct MemoryEstimate {
-  std::int64_t record = 0, outputs = 0, plans = 0, masses = 0;
-  std::int64_t total() const { return record + outputs + plans + masses; }
+  std::int64_t record = 0, outputs = 0, plans = 0, masses = 0, peers = 0;
+  std::int64_t total() const { return record + outputs + plans + masses + peers; }
 };
 MemoryEstimate estimate_memory(const Experiment& experiment,
                                const std::vector<Sequence>& sequences);

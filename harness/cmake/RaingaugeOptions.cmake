@@ -25,6 +25,9 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_L
   target_compile_options(raingauge_options INTERFACE
     $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict;-Wno-free-nonheap-object>)
 endif()
+# Where the compiler links libstdc++ statically, its functions must not take the place of those that
+# libtorch finds in the shared one: half of std::locale from each frees what was never allocated.
+target_link_options(raingauge_options INTERFACE LINKER:--exclude-libs,libstdc++.a)
 if(RAINGAUGE_SANITIZE)
   target_compile_options(raingauge_options INTERFACE
     -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)

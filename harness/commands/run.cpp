@@ -34,7 +34,7 @@ std::string gigabytes(std::int64_t bytes) {
 std::string memory_text(const MemoryEstimate& need) {
   return gigabytes(need.total()) + " (record " + gigabytes(need.record) + ", outputs " +
          gigabytes(need.outputs) + ", plans " + gigabytes(need.plans) + ", block masses " +
-         gigabytes(need.masses) + ")";
+         gigabytes(need.masses) + ", peers " + gigabytes(need.peers) + ")";
 }
 
 void refuse_what_does_not_fit(const MemoryEstimate& need) {
