@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
 
+#include "data/error.h"
 #include "methods/kernels/device.h"
 #include "methods/kernels/registry.h"
 #include "methods/registry.h"
@@ -22,32 +24,31 @@ RecordInfo info_of(const LiveCall& call, const Segments& segments, const std::st
   info.generation = generation;
   info.site = call.site;
   info.scale = call.scale;
-  for (int head = 0; head < call.heads; ++head) info.heads.push_back(head);
-  info.heads_total = static_cast<int>(call.heads);
-  info.dtype = DType::bf16;
-  info.tokens = call.tokens;
-  info.head_dim = call.head_dim;
+  for (int head = 0; head < call.q.heads; ++head) info.heads.push_back(head);
+  info.heads_total = static_cast<int>(call.q.heads);
+  info.dtype = call.q.dtype;
+  info.tokens = call.q.tokens;
+  info.head_dim = call.q.head_dim;
   info.segments = segments;
+  info.has_key_valid = call.key_valid != nullptr;
   return info;
 }
 
 // Host copy of a device tensor, for methods that decide on the host; the tensor itself on the host.
 class HostCopy {
  public:
-  HostCopy(const Device& device, const std::uint16_t* source, const LiveCall& call) {
-    data_ = source;
-    if (device.kind == DeviceKind::cuda) {
-      values_.resize(static_cast<std::size_t>(call.heads * call.tokens * call.head_dim));
-      copy_to_host(device, source, values_.data(), values_.size() * sizeof(std::uint16_t));
-      data_ = values_.data();
-    }
-    view_ = contiguous_view(data_, DType::bf16, call.heads, call.tokens, call.head_dim);
+  explicit HostCopy(const TensorView& source) : view_(source) {
+    if (source.device.kind != DeviceKind::cuda) return;
+    values_.resize(static_cast<std::size_t>(source.heads * source.tokens * source.head_dim) *
+                   size_of(source.dtype));
+    copy_to_host(source.device, source.data, values_.data(), values_.size());
+    view_ =
+        contiguous_view(values_.data(), source.dtype, source.heads, source.tokens, source.head_dim);
   }
   const TensorView& view() const { return view_; }
 
  private:
-  std::vector<std::uint16_t> values_;
-  const std::uint16_t* data_ = nullptr;
+  std::vector<std::byte> values_;
   TensorView view_;
 };
 
@@ -70,23 +71,30 @@ bool LiveAttention::dense_here(const Site& site) const {
   return contains(arm_.dense_steps, site.step) || contains(arm_.dense_layers, site.layer);
 }
 
-void LiveAttention::operator()(const LiveCall& call) {
-  const auto start = std::chrono::steady_clock::now();
-  const RecordInfo info = info_of(call, segments_, generation_);
-  const HostCopy q(device_, call.q, call);
-  const HostCopy k(device_, call.k, call);
-  const HostCopy v(device_, call.v, call);
-  const RecordView record{&info, q.view(), k.view(), v.view(), nullptr};
-  const auto layer = static_cast<std::size_t>(call.site.layer);
-  if (states_.size() <= layer) states_.resize(layer + 1);
-  const Method& method = dense_here(call.site) ? *dense_ : *method_;
-  const Plan plan = method.plan(record, states_[layer]);
-  states_[layer].last_step = call.site.step;
+Plan LiveAttention::make_plan(const LiveCall& call, const Segments& segments) {
+  const RecordInfo info = info_of(call, segments, generation_);
+  const HostCopy q(call.q);
+  const HostCopy k(call.k);
+  const HostCopy v(call.v);
+  const RecordView record{&info, q.view(), k.view(), v.view(), call.key_valid};
+  const Site& site = call.site;
+  State& state = states_[{site.expert, site.branch, site.batch_item, site.layer}];
+  if (site.step < state.last_step) state = State();
+  const Method& method = dense_here(site) ? *dense_ : *method_;
+  Plan plan = method.plan(record, state);
+  state.last_step = site.step;
+  return plan;
+}
 
-  const auto on_device = [&](const std::uint16_t* data) {
-    return contiguous_view(data, DType::bf16, call.heads, call.tokens, call.head_dim, device_);
-  };
-  const AttendInputs inputs{on_device(call.q), on_device(call.k), on_device(call.v), nullptr,
+void LiveAttention::attend(const LiveCall& call, const Segments& segments) {
+  const auto start = std::chrono::steady_clock::now();
+  if (!(call.q.device == device_)) {
+    throw Error("an attention call on " + to_string(call.q.device) + " came to a session on " +
+                to_string(device_));
+  }
+  const Plan plan = make_plan(call, segments);
+  const auto views = call.padded.value_or(std::array<TensorView, 3>{call.q, call.k, call.v});
+  const AttendInputs inputs{views[0], views[1], views[2], call.key_valid,
                             static_cast<float>(call.scale), 0};
   if (const Support reason = kernel_->supports(plan, inputs)) {
     throw Unsupported("kernel " + std::string(kernel_->spec().name) + ": " + *reason);
@@ -96,7 +104,7 @@ void LiveAttention::operator()(const LiveCall& call) {
   kernel_->synchronize();
   milliseconds_ +=
       std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-  density_sum_ += measure_density(plan).mean_pairs;
+  density_sum_ += measure_density(plan, call.key_valid).mean_pairs;
   ++calls_;
 }
 

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// An arm inside the live model: every attention call of the demo DiT becomes a plan and a kernel run.
+// An arm inside a live model (the demo DiT, or any torch model through harness/torch): every attention
+// call becomes a plan and a kernel run.
 #pragma once
 
+#include <array>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <tuple>
 
 #include "data/plan.h"
 #include "data/record.h"
@@ -13,13 +18,17 @@
 
 namespace raingauge {
 
-// One call: bf16 Q, K, V and the fp32 output, [heads, tokens, head_dim], on `device`.
+// One call, on the device of the LiveAttention.
 struct LiveCall {
   Site site;
-  std::int64_t heads = 0, tokens = 0, head_dim = 0;
   double scale = 1.0;
-  const std::uint16_t *q = nullptr, *k = nullptr, *v = nullptr;
-  float* o = nullptr;
+  TensorView q, k,
+      v;  // [heads, tokens, head_dim]; contiguous in CUDA memory, any strides on the host
+  float* o = nullptr;                       // contiguous
+  const std::uint8_t* key_valid = nullptr;  // [tokens] in host memory; null: every key is valid
+  // What the kernel reads instead of q, k, v: the same with head_dim padded by zeros, which changes
+  // neither scores nor outputs. `o` then has the padded head_dim.
+  std::optional<std::array<TensorView, 3>> padded = {};
 };
 
 class LiveAttention {
@@ -28,22 +37,29 @@ class LiveAttention {
   LiveAttention(const Arm& arm, const std::string& kernel, const Segments& segments,
                 const std::string& generation, const Device& device, int threads);
 
-  // Throws what a plan or a kernel throws: Unsupported, Infeasible …
-  void operator()(const LiveCall& call);
+  // Throws what a plan or a kernel throws: Unsupported, Infeasible … A step before the last one of its
+  // layer begins a new generation: the layer's state starts afresh.
+  void operator()(const LiveCall& call) { attend(call, segments_); }
+  // … of a sequence with other segments (guidance branches with prompts of other lengths).
+  void attend(const LiveCall& call, const Segments& segments);
 
   double milliseconds() const { return milliseconds_; }  // in plans and kernels
   double density() const;  // kept pairs / all pairs over all calls, dense ones included
+  int calls() const { return calls_; }
 
  private:
-  bool dense_here(const Site& site) const;
+  using Place = std::tuple<std::string, std::string, int, int>;  // expert, branch, item, layer
 
-  const Arm& arm_;
+  bool dense_here(const Site& site) const;
+  Plan make_plan(const LiveCall& call, const Segments& segments);
+
+  Arm arm_;
   Segments segments_;
   std::string generation_;
   Device device_;
   std::unique_ptr<Method> method_, dense_;
   std::unique_ptr<Kernel> kernel_;
-  std::vector<State> states_;  // one a layer
+  std::map<Place, State> states_;
   double milliseconds_ = 0.0, density_sum_ = 0.0;
   int calls_ = 0;
 };
