@@ -94,8 +94,8 @@ void LiveAttention::attend(const LiveCall& call, const Segments& segments) {
   }
   const Plan plan = make_plan(call, segments);
   const auto views = call.padded.value_or(std::array<TensorView, 3>{call.q, call.k, call.v});
-  const AttendInputs inputs{views[0], views[1], views[2], call.key_valid,
-                            static_cast<float>(call.scale), 0};
+  const AttendInputs inputs{
+      views[0], views[1], views[2], call.key_valid, static_cast<float>(call.scale), 0};
   if (const Support reason = kernel_->supports(plan, inputs)) {
     throw Unsupported("kernel " + std::string(kernel_->spec().name) + ": " + *reason);
   }
