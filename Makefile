@@ -50,7 +50,7 @@ check-format: ## is the C++ formatted?
 	@$(setup)/lint.sh check-format
 
 lint: ## formatting and clang-tidy (RAINGAUGE_SINCE=COMMIT: only what changed)
-	@$(setup)/setup.sh build test lint
+	@RAINGAUGE_TORCH=$${RAINGAUGE_TORCH:-auto} $(setup)/setup.sh build test lint
 	@$(setup)/lint.sh check-format
 	@$(setup)/build.sh --configure-only release -DRAINGAUGE_TESTS=ON
 	@$(setup)/lint.sh tidy

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "data/attention_file.h"
 
+#include <filesystem>
+
+#include "data/error.h"
+#include "data/hdf5_tensor.h"
 #include "data/hdf5_util.h"
+#include "data/isolated.h"
 
 namespace raingauge {
 namespace {
@@ -39,6 +44,36 @@ void write_attention_file(const std::string& path, const AttentionFile& file) {
   }
   write_dataset(handle.get(), "heads", H5T_STD_I32LE, H5T_NATIVE_INT, file.head_numbers.data(), {h},
                 path);
+}
+
+AttentionFile read_attention_file(const std::string& path) {
+  const hdf5::Session session;
+  std::error_code error;
+  const auto size = static_cast<std::int64_t>(std::filesystem::file_size(path, error));
+  AttentionFile file;
+  const auto read = [&] {
+    const auto handle = hdf5::open_file(path);
+    const auto o = hdf5::open_tensor(handle.get(), "o", path, error ? 0 : size);
+    file.heads = o.heads;
+    file.tokens = o.tokens;
+    file.head_dim = o.head_dim;
+    std::vector<std::int64_t> all(static_cast<std::size_t>(o.heads));
+    for (std::size_t h = 0; h < all.size(); ++h) all[h] = static_cast<std::int64_t>(h);
+    const auto elements = static_cast<std::size_t>(o.heads * o.head_elements());
+    const SharedBuffer bits(static_cast<std::int64_t>(elements * size_of(o.dtype)));
+    hdf5::read_heads(o, all, path, bits);
+    file.o.resize(elements);
+    convert_to_float(bits.data(), o.dtype, file.o.data(), elements);
+  };
+  const Trial trial = try_isolated(
+      [&] {
+        const auto handle = hdf5::open_file(path);
+        hdf5::open_tensor(handle.get(), "o", path, error ? 0 : size);
+      },
+      metadata_seconds(error ? 0 : size), false);
+  check_trial(trial, path);
+  read();
+  return file;
 }
 
 }  // namespace raingauge

@@ -21,4 +21,7 @@ struct AttentionFile {
 // Datasets `o`, `lse` (float32) and `heads` (int32). Replaces an existing file.
 void write_attention_file(const std::string& path, const AttentionFile& file);
 
+// Reads `o` and its shape only. Throws Error.
+AttentionFile read_attention_file(const std::string& path);
+
 }  // namespace raingauge

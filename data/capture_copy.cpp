@@ -15,18 +15,6 @@ bool passes(const std::vector<T>& wanted, const T& value) {
   return wanted.empty() || std::find(wanted.begin(), wanted.end(), value) != wanted.end();
 }
 
-std::vector<RecordInfo> select(const Capture& capture, const CaptureSelection& selection) {
-  for (const int number : selection.records) capture.record(number);  // throws when missing
-  std::vector<RecordInfo> chosen;
-  for (const RecordInfo& info : capture.records()) {
-    if (passes(selection.records, info.number) && passes(selection.layers, info.site.layer) &&
-        passes(selection.steps, info.site.step) && passes(selection.branches, info.site.branch)) {
-      chosen.push_back(info);
-    }
-  }
-  return chosen;
-}
-
 void copy_record(const Capture& capture, const RecordInfo& source, const std::vector<int>& heads,
                  bool outputs, std::optional<DType> dtype, CaptureWriter& writer) {
   RecordInfo info = source;
@@ -57,6 +45,18 @@ void copy_record(const Capture& capture, const RecordInfo& source, const std::ve
 
 }  // namespace
 
+std::vector<RecordInfo> select_records(const Capture& capture, const CaptureSelection& selection) {
+  for (const int number : selection.records) capture.record(number);  // throws when missing
+  std::vector<RecordInfo> chosen;
+  for (const RecordInfo& info : capture.records()) {
+    if (passes(selection.records, info.number) && passes(selection.layers, info.site.layer) &&
+        passes(selection.steps, info.site.step) && passes(selection.branches, info.site.branch)) {
+      chosen.push_back(info);
+    }
+  }
+  return chosen;
+}
+
 int copy_capture(const std::string& source, const std::string& target,
                  const CaptureSelection& selection, const CaptureWriteOptions& options,
                  std::optional<DType> dtype) {
@@ -66,7 +66,7 @@ int copy_capture(const std::string& source, const std::string& target,
   }
   const Capture capture =
       Capture::open(source, {.allow_nonfinite = options.allow_nonfinite, .map = true});
-  const auto chosen = select(capture, selection);
+  const auto chosen = select_records(capture, selection);
   if (chosen.empty()) {
     throw Error(source + ": none of its " + std::to_string(capture.records().size()) +
                 " records matches the selection; nothing is copied");

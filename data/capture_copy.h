@@ -22,6 +22,9 @@ struct CaptureSelection {
   bool frames = true;
 };
 
+// The records that a selection lets pass, by number. Throws Error for record numbers that do not exist.
+std::vector<RecordInfo> select_records(const Capture& capture, const CaptureSelection& selection);
+
 // Returns the number of records copied; throws Error when the selection matches none. One head is
 // in memory at a time. `dtype` empty keeps the bits; otherwise values are rounded to it. Records
 // keep their numbers.

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <functional>
+#include <string_view>
 
 #include "data/error.h"
 #include "harness/commands/commands.h"
@@ -84,6 +85,40 @@ void add_selection(CLI::App* command, const std::shared_ptr<CaptureCommand>& opt
   command->add_option("--steps", options->steps, "steps (default: all)")->delimiter(',');
 }
 
+// How arrays of another program are to be read.
+void add_import(CLI::App* command, const std::shared_ptr<CaptureCommand>& options) {
+  command->add_option("--grid", options->grid, "from arrays: frames,height,width in tokens")
+      ->delimiter(',');
+  command->add_option("--text-pos", options->text_pos, "from arrays: where text stands")
+      ->check(CLI::IsMember({"front", "back"}));
+  command->add_option("--layout", options->layout, "from arrays: heads first or tokens first")
+      ->check(CLI::IsMember({"hnd", "nhd", "bhnd", "bnhd"}));
+  command->add_option("--as-step", options->step, "from arrays: its step")->capture_default_str();
+  command->add_option("--as-layer", options->layer, "from arrays: its layer")
+      ->capture_default_str();
+  command->add_option("--as-branch", options->branch, "from arrays: its guidance branch")
+      ->capture_default_str();
+  command->add_option("--scale", options->scale, "from arrays: softmax(scale * q.k)");
+}
+
+void add_parity(CLI::App& app, Action& action) {
+  auto options = std::make_shared<ParityCommand>();
+  auto* command = app.add_subcommand(
+      "parity", "does another program give the output, or the mask, that ours gives?");
+  command->add_option("ours", options->ours, "a file of `attend --out` or of `plan --out`")
+      ->required();
+  command->add_option("theirs", options->theirs, ".npy, .safetensors, or another such file")
+      ->required();
+  command->add_option("--tensor", options->tensor, "its name, where a file holds several");
+  command->add_option("--layout", options->layout, "heads first or tokens first (default: told)")
+      ->check(CLI::IsMember({"hnd", "nhd"}));
+  command->add_option("--tolerance", options->tolerance, "of the relative L2 distance of a head")
+      ->capture_default_str();
+  command->add_flag("--json", options->json, "for programs");
+  command->callback(
+      [&action, options] { action = [options] { return parity_command(*options); }; });
+}
+
 void add_capture(CLI::App& app, Action& action) {
   auto* capture = app.add_subcommand("capture", "look at, check, cut and make captures");
   capture->require_subcommand(1);
@@ -102,17 +137,26 @@ void add_capture(CLI::App& app, Action& action) {
     command->add_option("capture", options->capture, "CAPTURE.h5")->required();
     command->add_flag("--json", options->json, "for programs");
   }
-  for (const auto& [name, help] :
-       {std::pair{"slice", "copy some records and heads"},
-        std::pair{"convert", "copy with another dtype or compression"}}) {
-    auto [command, options] = add(name, help, capture_slice_command);
+  for (const auto& [name, help, run] :
+       {std::tuple{"slice", "copy some records and heads", &capture_slice_command},
+        std::tuple{"convert", "to and from .safetensors and folders of .npy; dtype, compression",
+                   &capture_convert_command}}) {
+    auto [command, options] = add(name, help, run);
     command->add_option("capture", options->capture, "CAPTURE.h5")->required();
     command->add_option("--out", options->out, "file to write")->required();
     add_selection(command, options);
     command->add_option("--dtype", options->dtype, "f32, f16 or bf16 (default: as stored)");
     command->add_flag("--compress", options->compress, "shuffle + gzip-1, chunked");
     command->add_flag("--overwrite", options->overwrite, "replace an existing file");
+    if (std::string_view(name) == "convert") add_import(command, options);
   }
+  auto [diff, diff_options] =
+      add("diff", "are two captures the same, record by record?", capture_diff_command);
+  diff->add_option("capture", diff_options->capture, "CAPTURE.h5")->required();
+  diff->add_option("other", diff_options->other, "CAPTURE.h5")->required();
+  diff->add_option("--tolerance", diff_options->tolerance, "of the relative L2 distance of a head")
+      ->capture_default_str();
+  diff->add_flag("--json", diff_options->json, "for programs");
   for (const auto& [name, help, run] :
        {std::tuple{"synth", "write planted records: '{model: flux, heads: 4}'",
                    &capture_synth_command},
@@ -230,6 +274,7 @@ int run_cli(int argc, char** argv) {
   add_report(app, action);
   add_list(app, action);
   add_capture(app, action);
+  add_parity(app, action);
   add_plans(app, action);
   add_generate(app, action);
   add_frames(app, action);

@@ -162,9 +162,12 @@ class Generation {
     LiveAttention live(arm.arm, arm.kernel, model_.segments(request_),
                        "clip " + std::to_string(request_.seed), context_.device, context_.threads);
     demo::ClipOptions options;
-    options.attention = [&live](const demo::AttentionCall& call) {
-      live({call.site, call.heads, call.tokens, call.head_dim, call.scale, call.q, call.k, call.v,
-            call.o});
+    options.attention = [&live, this](const demo::AttentionCall& call) {
+      const auto view = [&](const std::uint16_t* data) {
+        return contiguous_view(data, DType::bf16, call.heads, call.tokens, call.head_dim,
+                               context_.device);
+      };
+      live({call.site, call.scale, view(call.q), view(call.k), view(call.v), call.o});
     };
     Generated result = denoise(options);
     result.attention_ms = live.milliseconds();

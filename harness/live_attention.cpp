@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
 
+#include "data/error.h"
 #include "methods/kernels/device.h"
 #include "methods/kernels/registry.h"
 #include "methods/registry.h"
@@ -26,32 +28,31 @@ RecordInfo info_of(const LiveCall& call, const Segments& segments, const std::st
   info.generation = generation;
   info.site = call.site;
   info.scale = call.scale;
-  for (int head = 0; head < call.heads; ++head) info.heads.push_back(head);
-  info.heads_total = static_cast<int>(call.heads);
-  info.dtype = DType::bf16;
-  info.tokens = call.tokens;
-  info.head_dim = call.head_dim;
+  for (int head = 0; head < call.q.heads; ++head) info.heads.push_back(head);
+  info.heads_total = static_cast<int>(call.q.heads);
+  info.dtype = call.q.dtype;
+  info.tokens = call.q.tokens;
+  info.head_dim = call.q.head_dim;
   info.segments = segments;
+  info.has_key_valid = call.key_valid != nullptr;
   return info;
 }
 
 // Host copy of a device tensor, for methods that decide on the host; the tensor itself on the host.
 class HostCopy {
  public:
-  HostCopy(const Device& device, const std::uint16_t* source, const LiveCall& call) {
-    data_ = source;
-    if (device.kind == DeviceKind::cuda) {
-      values_.resize(static_cast<std::size_t>(call.heads * call.tokens * call.head_dim));
-      copy_to_host(device, source, values_.data(), values_.size() * sizeof(std::uint16_t));
-      data_ = values_.data();
-    }
-    view_ = contiguous_view(data_, DType::bf16, call.heads, call.tokens, call.head_dim);
+  explicit HostCopy(const TensorView& source) : view_(source) {
+    if (source.device.kind != DeviceKind::cuda) return;
+    values_.resize(static_cast<std::size_t>(source.heads * source.tokens * source.head_dim) *
+                   size_of(source.dtype));
+    copy_to_host(source.device, source.data, values_.data(), values_.size());
+    view_ =
+        contiguous_view(values_.data(), source.dtype, source.heads, source.tokens, source.head_dim);
   }
   const TensorView& view() const { return view_; }
 
  private:
-  std::vector<std::uint16_t> values_;
-  const std::uint16_t* data_ = nullptr;
+  std::vector<std::byte> values_;
   TensorView view_;
 };
 
@@ -74,11 +75,22 @@ bool LiveAttention::dense_here(const Site& site) const {
   return contains(arm_.dense_steps, site.step) || contains(arm_.dense_layers, site.layer);
 }
 
-// Only what does not depend on the tensors is asked of `record`.
+State& LiveAttention::state_of(const Site& site) {
+  State& state = states_[{site.expert, site.branch, site.batch_item, site.layer}];
+  if (site.step < state.last_step) state = State();
+  return state;
+}
+
+// A planner is made for one shape and kept until another one comes. Only what does not depend on the
+// tensors is asked of `record`.
 bool LiveAttention::plans_on_device(const RecordView& record, const AttendInputs& inputs) {
-  if (device_.kind == DeviceKind::cpu || method_->stateful()) return false;
-  if (!planner_tried_) {
-    planner_tried_ = true;
+  if (device_.kind == DeviceKind::cpu || method_->stateful() || record.key_valid != nullptr) {
+    return false;
+  }
+  const PlannerShape shape{record.heads(), record.tokens(), record.head_dim(),
+                           record.info->segments};
+  if (!planner_shape_ || !(*planner_shape_ == shape)) {
+    planner_shape_ = shape;
     try {
       planner_ = method_->device_planner(record, device_);
     } catch (const Unsupported&) {
@@ -89,32 +101,33 @@ bool LiveAttention::plans_on_device(const RecordView& record, const AttendInputs
 }
 
 // Returns the density of the plan.
-double LiveAttention::attend_on_device(const AttendInputs& inputs, const AttendOutputs& outputs) {
+double LiveAttention::attend_on_device(const LiveCall& call, const AttendInputs& inputs) {
   const auto start = std::chrono::steady_clock::now();
-  planner_->plan(inputs.q, inputs.k);
+  planner_->plan(call.q, call.k);
   const auto prepared = kernel_->prepare_on_device(planner_->frame(), planner_->lists(), inputs);
-  kernel_->attend(*prepared, inputs, outputs);
+  kernel_->attend(*prepared, inputs, {call.o, nullptr});
   kernel_->synchronize();
   milliseconds_ += milliseconds_since(start);
   ++on_device_;
   return measure_density(planner_->fetch()).mean_pairs;
 }
 
-double LiveAttention::attend_from_host(const Method& method, const LiveCall& call,
-                                       const RecordInfo& info, const AttendInputs& inputs) {
+Plan LiveAttention::plan_on_host(const LiveCall& call, const RecordInfo& info) {
+  State& state = state_of(call.site);
+  // The dense plan reads shapes alone.
+  if (dense_here(call.site)) {
+    return dense_->plan({&info, call.q, call.k, call.v, call.key_valid}, state);
+  }
+  const HostCopy q(call.q);
+  const HostCopy k(call.k);
+  const HostCopy v(call.v);
+  return method_->plan({&info, q.view(), k.view(), v.view(), call.key_valid}, state);
+}
+
+double LiveAttention::attend_from_host(const LiveCall& call, const RecordInfo& info,
+                                       const AttendInputs& inputs) {
   const auto start = std::chrono::steady_clock::now();
-  State& state = states_[static_cast<std::size_t>(call.site.layer)];
-  const auto decide = [&]() -> Plan {
-    // The dense plan reads shapes alone.
-    if (&method == dense_.get()) {
-      return method.plan({&info, inputs.q, inputs.k, inputs.v, nullptr}, state);
-    }
-    const HostCopy q(device_, call.q, call);
-    const HostCopy k(device_, call.k, call);
-    const HostCopy v(device_, call.v, call);
-    return method.plan({&info, q.view(), k.view(), v.view(), nullptr}, state);
-  };
-  const Plan plan = decide();
+  const Plan plan = plan_on_host(call, info);
   if (const Support reason = kernel_->supports(plan, inputs)) {
     throw Unsupported("kernel " + std::string(kernel_->spec().name) + ": " + *reason);
   }
@@ -122,26 +135,23 @@ double LiveAttention::attend_from_host(const Method& method, const LiveCall& cal
   kernel_->attend(*prepared, inputs, {call.o, nullptr});
   kernel_->synchronize();
   milliseconds_ += milliseconds_since(start);
-  return measure_density(plan).mean_pairs;
+  return measure_density(plan, call.key_valid).mean_pairs;
 }
 
-void LiveAttention::operator()(const LiveCall& call) {
-  const RecordInfo info = info_of(call, segments_, generation_);
-  const auto layer = static_cast<std::size_t>(call.site.layer);
-  if (states_.size() <= layer) states_.resize(layer + 1);
-  const auto on_device = [&](const std::uint16_t* data) {
-    return contiguous_view(data, DType::bf16, call.heads, call.tokens, call.head_dim, device_);
-  };
-  const AttendInputs inputs{on_device(call.q), on_device(call.k), on_device(call.v), nullptr,
-                            static_cast<float>(call.scale), 0};
-  const RecordView shapes{&info, inputs.q, inputs.k, inputs.v, nullptr};
-  if (!dense_here(call.site) && plans_on_device(shapes, inputs)) {
-    density_sum_ += attend_on_device(inputs, {call.o, nullptr});
-  } else {
-    const Method& method = dense_here(call.site) ? *dense_ : *method_;
-    density_sum_ += attend_from_host(method, call, info, inputs);
+void LiveAttention::attend(const LiveCall& call, const Segments& segments) {
+  if (!(call.q.device == device_)) {
+    throw Error("an attention call on " + to_string(call.q.device) + " came to a session on " +
+                to_string(device_));
   }
-  states_[layer].last_step = call.site.step;
+  const RecordInfo info = info_of(call, segments, generation_);
+  const auto views = call.padded.value_or(std::array<TensorView, 3>{call.q, call.k, call.v});
+  const AttendInputs inputs{
+      views[0], views[1], views[2], call.key_valid, static_cast<float>(call.scale), 0};
+  const RecordView shapes{&info, call.q, call.k, call.v, call.key_valid};
+  density_sum_ += !dense_here(call.site) && plans_on_device(shapes, inputs)
+                      ? attend_on_device(call, inputs)
+                      : attend_from_host(call, info, inputs);
+  state_of(call.site).last_step = call.site.step;
   ++calls_;
 }
 

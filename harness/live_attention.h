@@ -1,26 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
-// An arm inside the live model: every attention call of the demo DiT becomes a plan and a kernel run.
-// Where method and kernel can, the plan is made on the device and stays there.
+// An arm inside a live model (the demo DiT, or any torch model through harness/torch): every attention
+// call becomes a plan and a kernel run. Where method and kernel can, the plan is made on the device and
+// stays there.
 #pragma once
 
+#include <array>
+#include <cstdint>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <tuple>
 
 #include "data/plan.h"
 #include "data/record.h"
+#include "data/segments.h"
 #include "harness/experiment.h"
 #include "methods/kernels/kernel.h"
 #include "methods/method.h"
 
 namespace raingauge {
 
-// One call: bf16 Q, K, V and the fp32 output, [heads, tokens, head_dim], on `device`.
+// One call, on the device of the LiveAttention.
 struct LiveCall {
   Site site;
-  std::int64_t heads = 0, tokens = 0, head_dim = 0;
   double scale = 1.0;
-  const std::uint16_t *q = nullptr, *k = nullptr, *v = nullptr;
-  float* o = nullptr;
+  TensorView q, k,
+      v;  // [heads, tokens, head_dim]; contiguous in CUDA memory, any strides on the host
+  float* o = nullptr;                       // contiguous
+  const std::uint8_t* key_valid = nullptr;  // [tokens] in host memory; null: every key is valid
+  // What the kernel reads instead of q, k, v: the same with head_dim padded by zeros, which changes
+  // neither scores nor outputs. `o` then has the padded head_dim.
+  std::optional<std::array<TensorView, 3>> padded = {};
 };
 
 class LiveAttention {
@@ -29,29 +40,42 @@ class LiveAttention {
   LiveAttention(const Arm& arm, const std::string& kernel, const Segments& segments,
                 const std::string& generation, const Device& device, int threads);
 
-  // Throws what a plan or a kernel throws: Unsupported, Infeasible …
-  void operator()(const LiveCall& call);
+  // Throws what a plan or a kernel throws: Unsupported, Infeasible … A step before the last one of its
+  // layer begins a new generation: the layer's state starts afresh.
+  void operator()(const LiveCall& call) { attend(call, segments_); }
+  // … of a sequence with other segments (guidance branches with prompts of other lengths).
+  void attend(const LiveCall& call, const Segments& segments);
 
   double milliseconds() const { return milliseconds_; }  // in plans and kernels
-  int calls_planned_on_device() const { return on_device_; }
   double density() const;  // kept pairs / all pairs over all calls, dense ones included
+  int calls() const { return calls_; }
+  int calls_planned_on_device() const { return on_device_; }
 
  private:
-  bool dense_here(const Site& site) const;
-  bool plans_on_device(const RecordView& record, const AttendInputs& inputs);
-  double attend_on_device(const AttendInputs& inputs, const AttendOutputs& outputs);
-  double attend_from_host(const Method& method, const LiveCall& call, const RecordInfo& info,
-                          const AttendInputs& inputs);
+  using Place = std::tuple<std::string, std::string, int, int>;  // expert, branch, item, layer
 
-  const Arm& arm_;
+  struct PlannerShape {
+    std::int64_t heads, tokens, head_dim;
+    Segments segments;
+    bool operator==(const PlannerShape&) const = default;
+  };
+
+  bool dense_here(const Site& site) const;
+  State& state_of(const Site& site);
+  bool plans_on_device(const RecordView& record, const AttendInputs& inputs);
+  double attend_on_device(const LiveCall& call, const AttendInputs& inputs);
+  Plan plan_on_host(const LiveCall& call, const RecordInfo& info);
+  double attend_from_host(const LiveCall& call, const RecordInfo& info, const AttendInputs& inputs);
+
+  Arm arm_;
   Segments segments_;
   std::string generation_;
   Device device_;
   std::unique_ptr<Method> method_, dense_;
   std::unique_ptr<Kernel> kernel_;
-  std::unique_ptr<DevicePlanner> planner_;  // calls of one clip have one shape
-  bool planner_tried_ = false;
-  std::vector<State> states_;  // one a layer
+  std::unique_ptr<DevicePlanner> planner_;
+  std::optional<PlannerShape> planner_shape_;
+  std::map<Place, State> states_;
   double milliseconds_ = 0.0, density_sum_ = 0.0;
   int calls_ = 0, on_device_ = 0;
 };

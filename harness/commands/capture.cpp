@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // `raingauge capture info|validate|slice|convert`.
 #include <cstdio>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "data/capture.h"
 #include "data/capture_check.h"
 #include "data/capture_copy.h"
+#include "data/capture_exchange.h"
+#include "data/error.h"
 #include "harness/commands/commands.h"
 #include "harness/rows.h"
 #include "harness/table.h"
@@ -136,6 +139,38 @@ int capture_slice_command(const CaptureCommand& options) {
   const int copied =
       copy_capture(options.capture, options.out, selection_of(options), write, dtype);
   std::printf("%s: %d records\n", options.out.c_str(), copied);
+  return 0;
+}
+
+int capture_convert_command(const CaptureCommand& options) {
+  const auto is_capture = [](const std::string& name) {
+    return name.ends_with(".h5") || name.ends_with(".hdf5");
+  };
+  const bool arrays =
+      std::filesystem::is_directory(options.capture) || options.capture.ends_with(".safetensors");
+  if (!arrays && is_capture(options.out)) return capture_slice_command(options);
+  int records = 0;
+  if (arrays) {
+    ImportOptions how;
+    how.grid = options.grid;
+    how.text_pos = options.text_pos;
+    how.layout = options.layout;
+    how.step = options.step;
+    how.layer = options.layer;
+    how.branch = options.branch;
+    if (options.scale != 0.0) how.scale = options.scale;
+    CaptureWriteOptions write;
+    write.overwrite = options.overwrite;
+    write.gzip = options.compress;
+    records = import_arrays(options.capture, options.out, how, write);
+  } else {
+    if (!options.dtype.empty() || options.compress) {
+      throw Error("capture convert: --dtype and --compress apply to a target that ends in .h5");
+    }
+    records =
+        export_capture(options.capture, options.out, selection_of(options), options.overwrite);
+  }
+  std::printf("%s: %d records\n", options.out.c_str(), records);
   return 0;
 }
 

@@ -49,13 +49,22 @@ struct CaptureCommand {
   bool compress = false;
   bool overwrite = false;
   bool json = false;
-  std::string spec;  // synth, record: an inline YAML mapping
+  std::string spec;              // synth, record: an inline YAML mapping
+  std::string other;             // diff: the second capture
+  double tolerance = 0.0;        // diff: of the relative L2 distance
+  std::vector<int> grid;         // convert from arrays: frames, height, width of every visual run
+  std::string text_pos, layout;  // … where text stands; hnd, nhd
+  std::string branch = "cond";   // …
+  int step = 0, layer = 0;       // …
+  double scale = 0.0;            // … 0: 1/sqrt(head_dim)
   std::string device = "cpu";
   int threads = 0;
 };
 int capture_info_command(const CaptureCommand& options);
 int capture_validate_command(const CaptureCommand& options);
 int capture_slice_command(const CaptureCommand& options);
+int capture_convert_command(const CaptureCommand& options);
+int capture_diff_command(const CaptureCommand& options);
 int capture_synth_command(const CaptureCommand& options);
 int capture_record_command(const CaptureCommand& options);
 
@@ -75,6 +84,15 @@ struct PlanCommand {
 int plan_command(const PlanCommand& options);
 int attend_command(const PlanCommand& options);
 int mask_command(const PlanCommand& options);
+
+struct ParityCommand {
+  std::string ours, theirs;  // an output of `attend`, or a plan file; an array of another program
+  std::string tensor;        // its name in a file that holds several
+  std::string layout;        // hnd, nhd; empty: told from the shape, or the one that fits better
+  double tolerance = 1e-2;   // of the relative L2 distance; masks must be equal
+  bool json = false;
+};
+int parity_command(const ParityCommand& options);
 
 struct GenerateCommand {
   std::string arm = "{method: dense}";

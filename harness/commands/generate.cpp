@@ -38,9 +38,11 @@ int generate_command(const GenerateCommand& options) {
   LiveAttention live(arm, options.kernel, model.segments(request),
                      "clip " + std::to_string(options.seed), device, options.threads);
   demo::ClipOptions clip;
-  clip.attention = [&live](const demo::AttentionCall& call) {
-    live({call.site, call.heads, call.tokens, call.head_dim, call.scale, call.q, call.k, call.v,
-          call.o});
+  clip.attention = [&live, &device](const demo::AttentionCall& call) {
+    const auto view = [&](const std::uint16_t* data) {
+      return contiguous_view(data, DType::bf16, call.heads, call.tokens, call.head_dim, device);
+    };
+    live({call.site, call.scale, view(call.q), view(call.k), view(call.v), call.o});
   };
   clip.progress = [](int done, int steps) {
     std::fprintf(stderr, "\rstep %d/%d%s", done, steps, done == steps ? "\n" : "");

@@ -37,7 +37,7 @@ python_for_tests() {
   folder=$(python_packages)
   if [ -d "$folder" ]; then
     printf '%s\n' "$folder"
-  elif python3 -c 'import h5py, numpy, pytest' 2>/dev/null; then
+  elif python3 -c 'import h5py, numpy, pytest, diffusers, transformers' 2>/dev/null; then
     printf '.\n'
   fi
 }

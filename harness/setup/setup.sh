@@ -10,7 +10,7 @@
 #   RAINGAUGE_TORCH=cpu    the three wheels that C++ needs (1.2 GB)
 #                  =full   the whole set, for `import torch` and CUDA tensors (4.7 GB)
 #                  =off    no libtorch: the demo DiT and the torch_* kernels are not built
-#                  =auto   (default) full where an NVIDIA GPU is seen, else cpu
+#                  =auto   (default) full for the tests and where an NVIDIA GPU is seen, else cpu
 #   RAINGAUGE_SETUP=off    install nothing at all
 # shellcheck disable=SC2086,SC2207  # names of packages hold no spaces
 set -euo pipefail
@@ -203,6 +203,10 @@ apt_log=$(mktemp)
 gave_up=$project/build/.not_installed
 trap 'rm -f "$apt_log"' EXIT
 required=() optional=() wheels=
+# The tests of data/capture run torch's Python half.
+case " $* " in
+  *" test "*) [ -n "${RAINGAUGE_TORCH:-}" ] || torch_kind=full ;;
+esac
 for name in "$@"; do
   stage "$name"
 done

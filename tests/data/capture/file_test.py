@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The file writer and reader: bits, laziness, interruption, full disks."""
+import json
+import os
+import pathlib
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from raingauge_capture import CaptureError, CaptureReader, CaptureWriter, Segment, make_segments
+
+SITE = {"layer_index": 0, "step": 0, "branch": "cond", "scale": 0.25}
+PACKAGE = pathlib.Path(__file__).resolve().parents[3] / "data" / "capture"
+
+
+def write(path, heads, name="q", **options):
+    """One record whose q, k, v are `heads` ([H, N, D])."""
+    writer = CaptureWriter(path, {"prompt": "p", "seed": 3}, **options)
+    writer.write(({"q": h, "k": h, "v": h} for h in heads), SITE | {"heads": list(range(len(heads)))},
+                 [Segment("image", 0, heads.shape[1], 1, 1, heads.shape[1])])
+    writer.finish()
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_every_bit_survives(tmp_path, dtype, compress, raingauge):
+    """All 65,536 patterns of the 16-bit types that are finite: -0, subnormals, the largest; f32 likewise at its edges."""
+    if dtype == torch.float32:
+        bits = torch.tensor([0, -2 ** 31, 1, -2 ** 31 + 1, 0x7F7FFFFF, 0x00800000, 0x007FFFFF, 0x3F800001], dtype=torch.int32).repeat(8)
+    else:
+        bits = torch.arange(-2 ** 15, 2 ** 15, dtype=torch.int32).to(torch.int16)
+    values = bits.view(dtype)
+    values = values[torch.isfinite(values)]
+    heads = values[: values.numel() // 16 * 16].reshape(2, -1, 8)
+    assert (heads == 0).any() and (heads.float().abs() == torch.finfo(dtype).max).any()
+    write(tmp_path / "a.h5", heads, compress=compress)
+    integer = torch.int32 if dtype == torch.float32 else torch.int16
+    with CaptureReader(tmp_path / "a.h5") as capture:
+        for name in "qkv":
+            assert torch.equal(capture.records[0].tensor(name).view(integer), heads.view(integer))
+    assert json.loads(raingauge("capture", "validate", tmp_path / "a.h5", "--json"))["valid"]  # hashes included
+    raingauge("capture", "slice", tmp_path / "a.h5", "--out", tmp_path / "b.h5")  # through the C++ reader and writer
+    with CaptureReader(tmp_path / "b.h5") as capture:
+        assert torch.equal(capture.records[0].tensor("q").view(integer), heads.view(integer))
+    if dtype == torch.bfloat16:
+        with h5py.File(tmp_path / "a.h5") as file:  # generic tools see the values
+            assert np.array_equal(file["records/000000/q"][()], heads.float().numpy())
+
+
+@pytest.mark.parametrize("after", [0.05, 0.2, 0.4])
+def test_a_killed_run_is_readable_up_to_its_last_record(tmp_path, after, raingauge):
+    script = f"""
+import sys, torch
+sys.path.insert(0, {str(PACKAGE)!r})
+from raingauge_capture import CaptureWriter, Segment
+w = CaptureWriter({str(tmp_path / 'k.h5')!r}, {{"seed": 1}})
+x = torch.randn(4, 4096, 64).to(torch.bfloat16)
+for i in range(100000):
+    w.write(({{"q": h, "k": h, "v": h}} for h in x), {{"layer_index": i, "step": 0, "branch": "cond", "scale": 0.125,
+            "heads": [0, 1, 2, 3]}}, [Segment("video", 0, 4096, 4, 32, 32)])
+    print(i, flush=True)
+"""
+    child = subprocess.Popen([sys.executable, "-B", "-c", script], stdout=subprocess.PIPE, text=True)
+    first = child.stdout.readline()
+    time.sleep(after)
+    child.send_signal(signal.SIGKILL)
+    done = [first, *child.stdout.read().split("\n")]
+    last = max(int(line) for line in done if line.strip().isdigit())
+    with CaptureReader(tmp_path / "k.h5") as capture:
+        assert not capture.complete and len(capture.records) >= last + 1
+    info = json.loads(raingauge("capture", "info", tmp_path / "k.h5", "--json"))
+    assert info["complete"] is False and len(info["records"]) >= last + 1
+    raingauge("capture", "slice", tmp_path / "k.h5", "--records", last, "--out", tmp_path / "whole.h5")
+    assert json.loads(raingauge("capture", "validate", tmp_path / "whole.h5", "--json"))["valid"]
+
+
+def test_reading_head_by_head_is_lazy(tmp_path):
+    """A record is larger than what reading it may add to the process."""
+    code = f"""
+import sys, resource, torch
+sys.path.insert(0, {str(PACKAGE)!r})
+from raingauge_capture import CaptureReader, CaptureWriter, Segment
+w = CaptureWriter({str(tmp_path / 'l.h5')!r}, {{}})
+w.write(({{name: torch.full((16384, 128), h + 1.0, dtype=torch.bfloat16) for name in "qkv"}} for h in range(24)),
+        {{"layer_index": 0, "step": 0, "branch": "cond", "scale": 0.1, "heads": list(range(24))}}, [Segment("video", 0, 16384, 4, 64, 64)])
+w.finish()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with CaptureReader({str(tmp_path / 'l.h5')!r}) as c:
+    for h in range(24):
+        assert float(c.records[0].head("k", h).float().mean()) == h + 1
+print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    out = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, check=True).stdout
+    before, after = (int(x) for x in out.split())
+    assert os.path.getsize(tmp_path / "l.h5") > 300e6
+    assert (after - before) * 1024 < 50e6  # one head is 4 MB, as float32 8 MB
+
+
+def test_a_full_disk_is_an_error_and_leaves_whole_records(tmp_path):
+    path = tmp_path / "full.h5"
+    writer = CaptureWriter(path, {})
+    heads = torch.randn(2, 2048, 64)
+
+    def add(n):
+        writer.write(({"q": h, "k": h, "v": h} for h in heads), SITE | {"heads": [0, 1], "layer_index": n},
+                     [Segment("image", 0, 2048, 1, 32, 64)])
+    add(0)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 500_000, hard))  # writing beyond fails
+    try:
+        with pytest.raises(CaptureError, match="space"):
+            add(1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    writer.close()
+    with CaptureReader(path) as capture:
+        assert [r.attributes["layer_index"] for r in capture.records] == [0]
+        assert torch.equal(capture.records[0].tensor("q"), heads)
+
+
+def test_bad_calls(tmp_path):
+    write(tmp_path / "a.h5", torch.randn(1, 8, 8))
+    with pytest.raises(CaptureError, match="exists already"):
+        CaptureWriter(tmp_path / "a.h5", {})
+    with pytest.raises(CaptureError, match="no folder"):
+        CaptureWriter(tmp_path / "missing" / "a.h5", {})
+    writer = CaptureWriter(tmp_path / "b.h5", {})
+    with pytest.raises(CaptureError, match="float64"):
+        writer.write([{"q": torch.zeros(8, 8, dtype=torch.float64)}], SITE | {"heads": [0]}, [])
+    with pytest.raises(CaptureError, match="1 heads given"):
+        writer.write([{"q": torch.zeros(8, 8)}], SITE | {"heads": [0, 1]}, [])
+    with pytest.raises(CaptureError, match="uint8"):
+        writer.write_frames("dense", np.zeros((2, 4, 4, 3), np.float32))
+    assert not writer.file["records"].keys()
+
+
+def test_segments():
+    assert [str(s) for s in make_segments([(2, 3, 4)], 29, "front")] == ["text 5", "video 2x3x4"]
+    assert [str(s) for s in make_segments([(1, 3, 4), (1, 2, 2)], 16, None)] == ["image 1x3x4", "reference 1x2x2"]
+    with pytest.raises(CaptureError, match="wrong grid: 2x3x4 is 24 tokens, the sequence has 20"):
+        make_segments([(2, 3, 4)], 20, "front")
+    with pytest.raises(CaptureError, match="--text-pos"):
+        make_segments([(2, 3, 4)], 29, None)
