@@ -6,6 +6,7 @@
 #include <numeric>
 #include <optional>
 #include <string>
+#include <tuple>
 
 #include "data/error.h"
 #include "data/random.h"
@@ -62,6 +63,19 @@ class Resamples {
   std::size_t count_;
   std::vector<float> times_;  // [rows, resamples]: all resamples advance together over the rows
 };
+
+// The draws of the last call on this thread serve again: all heads and arms of a record share them, and
+// drawing costs more than evaluating.
+const Resamples& resamples_of(const Bootstrap& bootstrap, std::size_t rows) {
+  thread_local std::optional<Resamples> kept;
+  thread_local std::tuple<std::uint64_t, int, std::size_t> key;
+  const std::tuple wanted{bootstrap.seed, bootstrap.resamples, rows};
+  if (!kept || key != wanted) {
+    kept.emplace(bootstrap, rows);
+    key = wanted;
+  }
+  return *kept;
+}
 
 // The contributions of all rows, reduced over the rows themselves and over resamples of them.
 class Contributions {
@@ -188,11 +202,10 @@ void add_interval(const Contributions& contributions, const Bootstrap& bootstrap
 
 std::vector<MetricValue> evaluate_metrics(std::span<const MetricEntry* const> metrics,
                                           const RowEvidence& evidence, const Bootstrap& bootstrap) {
-  if (bootstrap.resamples < 1 || !(bootstrap.level > 0.0 && bootstrap.level < 1.0)) {
-    throw Error("bootstrap: needs at least one resample and a level inside (0, 1)");
+  if (bootstrap.resamples < 0 || !(bootstrap.level > 0.0 && bootstrap.level < 1.0)) {
+    throw Error("bootstrap: needs 0 (none) or more resamples and a level inside (0, 1)");
   }
   check_evidence(evidence);
-  std::optional<Resamples> resamples;
   std::vector<MetricValue> results(metrics.size());
   for (std::size_t i = 0; i < metrics.size(); ++i) {
     const MetricEntry& metric = *metrics[i];
@@ -206,9 +219,9 @@ std::vector<MetricValue> evaluate_metrics(std::span<const MetricEntry* const> me
       continue;
     }
     results[i].value = value;
-    if (!evidence.sampled || !metric.spec.bootstrap) continue;
-    if (!resamples) resamples.emplace(bootstrap, static_cast<std::size_t>(evidence.rows));
-    add_interval(contributions, bootstrap, *resamples, results[i]);
+    if (!evidence.sampled || !metric.spec.bootstrap || bootstrap.resamples == 0) continue;
+    add_interval(contributions, bootstrap,
+                 resamples_of(bootstrap, static_cast<std::size_t>(evidence.rows)), results[i]);
   }
   return results;
 }
