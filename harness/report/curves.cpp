@@ -121,10 +121,11 @@ void add_pareto(const RunData& data, Document& document) {
   figure.id = "pareto";
   figure.kind = FigureKind::scatter;
   figure.title = std::string(metric) + " against speed-up";
-  figure.x_title = "speed-up of attention against the fastest dense kernel, plan included";
+  figure.x_title = "speed-up over the fastest dense kernel";
   figure.y_title = metric;
   figure.caption =
-      "One point an arm, by its fastest conformant kernel. Better lies to the right and ";
+      "One point an arm, by its fastest conformant kernel, plan included. Better lies to the right "
+      "and ";
   figure.caption += direction_of(metric) == Direction::lower ? "below." : "above.";
   std::map<std::string, Series> families;
   for (std::size_t arm = 0; arm < data.fidelity.arms().size(); ++arm) {

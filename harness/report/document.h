@@ -60,7 +60,7 @@ struct ReportTable {
   std::vector<ReportColumn> columns;
   std::vector<std::vector<Cell>> rows;
   std::vector<std::string> commands;  // one a row: reruns it; empty: no such column
-  bool wide_only = false;             // left out of the console
+  bool wide_only = false;             // left out of the console, folded in HTML
 };
 
 enum class FigureKind { lines, scatter, stacked_bars, heat };

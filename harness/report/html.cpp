@@ -98,7 +98,10 @@ std::string column_meanings(const ReportTable& table) {
 
 std::string html_table(const Document& document, const ReportTable& table) {
   const bool commands = !table.commands.empty();
-  std::string out = "<h3 id=\"table-" + table.id + "\">" + escaped(table.title) + "</h3>\n";
+  std::string out = table.wide_only
+                        ? "<details class=\"fold\"><summary id=\"table-" + table.id + "\">"
+                        : "<h3 id=\"table-" + table.id + "\">";
+  out += escaped(table.title) + (table.wide_only ? "</summary>\n" : "</h3>\n");
   out += "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"" +
          escaped(table.title) + "\"><table class=\"sortable\" aria-labelledby=\"table-" + table.id +
          "\" data-table=\"" + table.id + "\"><thead><tr>";
@@ -117,7 +120,7 @@ std::string html_table(const Document& document, const ReportTable& table) {
   }
   out += "</tbody></table></div>\n";
   if (!table.note.empty()) out += "<p class=\"note\">" + escaped(table.note) + "</p>\n";
-  return out + column_meanings(table);
+  return out + column_meanings(table) + (table.wide_only ? "</details>\n" : "");
 }
 
 json series_json(const Document& document, const Series& series) {

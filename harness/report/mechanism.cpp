@@ -94,13 +94,15 @@ Figure first_frame_figure(const RunData& data, Document& document, std::size_t a
   figure.x_title = "layer";
   figure.y_title = "share of a row's dense softmax on frame 0";
   figure.caption =
-      "A property of the records, the same for every arm. Mean over generations and heads.";
+      "A property of the records, the same for every arm. Mean over generations and heads. Dashed: "
+      "the "
+      "second mode.";
   auto modes = data.fidelity.modes();
   if (modes.empty()) modes = {""};
   for (const auto& mode : modes) {
     for (const int step : data.fidelity.steps()) {
       Series series;
-      series.group = mode;
+      series.group = "step " + std::to_string(step);
       series.name = (mode.empty() ? "" : mode + ", ") + "step " + std::to_string(step);
       series.style = &mode == &modes.front() ? "solid" : "dash";
       for (const int layer : data.fidelity.layers()) {

@@ -27,7 +27,13 @@ std::map<std::string, std::vector<std::string>> declared_levels(const Observatio
   }
   for (const auto& factor : plan.ablate) {
     if (levels[factor].empty()) levels[factor] = levels_of(seen, base, factor);
-    add_once(levels[factor], baseline_level(seen, plan, base, factor));
+  }
+  for (auto& [factor, named] : levels) {
+    const auto known = levels_of(seen, base, factor);  // another family's levels are not this one's
+    std::erase_if(named, [&](const std::string& level) {
+      return std::find(known.begin(), known.end(), level) == known.end();
+    });
+    add_once(named, baseline_level(seen, plan, base, factor));
   }
   return levels;
 }

@@ -13,12 +13,16 @@
 
   function layoutOf(figure) {
     const axis = { gridcolor: style("--line"), zerolinecolor: style("--line"), automargin: true };
+    const xs = figure.series.flatMap((series) => series.x);
+    const whole = xs.length > 0 && xs.every(Number.isInteger) && Math.max(...xs) - Math.min(...xs) < 24;
     return {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: style("--ink"), size: 12 },
-      margin: { l: 60, r: 12, t: 10, b: 50 },
-      xaxis: { ...axis, title: { text: figure.x_title }, type: figure.log_x ? "log" : undefined },
-      yaxis: { ...axis, title: { text: figure.y_title }, type: figure.log_y ? "log" : undefined },
+      margin: { l: 70, r: 12, t: 34, b: 50 },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: style("--soft"), activecolor: style("--accent") },
+      xaxis: { ...axis, title: { text: figure.x_title, standoff: 8 }, type: figure.log_x ? "log" : undefined,
+        dtick: whole ? 1 : undefined },
+      yaxis: { ...axis, title: { text: figure.y_title, standoff: 12 }, type: figure.log_y ? "log" : undefined },
       legend: narrow() || figure.series.length > 12
         ? { orientation: "h", y: -0.25, font: { size: 10 }, maxheight: 120 } : { font: { size: 11 } },
       hovermode: "closest", barmode: "stack",

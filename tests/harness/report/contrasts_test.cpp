@@ -92,6 +92,29 @@ TEST_F(Contrasts, PrimaryMeansAllLevelsAndProducts) {
   EXPECT_EQ(run(planted).declared.size(), 3U);
 }
 
+// A declared level that only another family has must not empty this one's strata; a family without
+// any declared level has no declared contrast.
+TEST_F(Contrasts, LevelsOfOtherFamiliesDoNotCount) {
+  PlantedRun planted;
+  planted.noise = 0.0;
+  planted.contrasts = {"order=window3d", "order=gilbert", "sink=both"};
+  testing_support::write_planted(folder_.path(), planted);
+  auto manifest = testing_support::planted_manifest(planted);
+  manifest["experiment"]["arms"].push_back({{"name", "other.gilbert"},
+                                            {"base", "other"},
+                                            {"stem", "other.gilbert"},
+                                            {"match", "nominal"},
+                                            {"factors", {{"order", "gilbert"}}},
+                                            {"density", 0.2},
+                                            {"params", {{"method", "rainfusion2"}}}});
+  std::ofstream(folder_.path() / "manifest.json") << manifest.dump();
+  const auto data = load_run(folder_.path());
+  ASSERT_EQ(data.declared.size(), 2U);
+  EXPECT_EQ(data.declared[0].strata, 4);
+  EXPECT_NEAR(estimate(data, 0).value, 0.035, 1e-12);
+  EXPECT_EQ(data.declared[1].strata, 4);
+}
+
 TEST_F(Contrasts, NamedPairs) {
   PlantedRun planted;
   planted.noise = 0.0;
