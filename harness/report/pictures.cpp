@@ -142,13 +142,13 @@ ReportTable frame_contrasts(const RunData& data, Document& document) {
 }
 
 // The 32 x 32 pixels, on a grid of 16, where two clips differ most in squared error.
-struct Patch {
+struct WorstPatch {
   std::int64_t frame = 0, y = 0, x = 0, side = 32;
   double error = -1.0;
 };
 
-Patch worst_patch(const Frames& reference, const Frames& test) {
-  Patch worst;
+WorstPatch worst_patch(const Frames& reference, const Frames& test) {
+  WorstPatch worst;
   worst.side = std::min<std::int64_t>({32, reference.height, reference.width});
   for (std::int64_t f = 0; f < reference.frames; ++f) {
     for (std::int64_t y = 0; y + worst.side <= reference.height; y += 16) {
@@ -169,7 +169,7 @@ Patch worst_patch(const Frames& reference, const Frames& test) {
   return worst;
 }
 
-Frames crop(const Frames& clip, const Patch& patch) {
+Frames crop(const Frames& clip, const WorstPatch& patch) {
   Frames out{1, patch.side, patch.side, {}};
   for (std::int64_t r = patch.y; r < patch.y + patch.side; ++r) {
     const auto* begin =

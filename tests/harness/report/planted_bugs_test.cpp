@@ -49,12 +49,12 @@ json conformance_row(const RecordView& record, const AttendInputs& kernel_inputs
 class PlantedBugs : public ::testing::Test {
  protected:
   PlantedBugs()
-      : record_(testing::video_then_text(4, 16, 16, 5), 2, 32, 31),
+      : record_(testing::video_then_text(8, 16, 16, 5), 2, 32, 31),
         inputs_{record_.view().q, record_.view().k, record_.view().v, nullptr,
                 static_cast<float>(record_.info().scale)} {
     State state;
     plan_ =
-        make_method("rainfusion2", {{"density", 0.3}, {"block", 64}})->plan(record_.view(), state);
+        make_method("rainfusion2", {{"density", 0.4}, {"block", 64}})->plan(record_.view(), state);
   }
   std::vector<std::string> warnings(const json& conformance, const PlantedRun& planted = {}) {
     testing_support::write_planted(folder_.path(), planted);
