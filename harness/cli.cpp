@@ -23,7 +23,8 @@ constexpr const char* kFooter =
     "  raingauge list methods                               what can be compared\n"
     "  raingauge explain rainfusion2                        its keys, defaults and sources\n"
     "Exit codes: 0 done; 1 usage or configuration error; 2 a row is incorrect, invalid_plan,\n"
-    "not_finite or failed (--strict: also unsupported, infeasible, skipped); 3 nothing matched.";
+    "not_finite or failed (--strict: also unsupported, infeasible, skipped), or `compare` found\n"
+    "something worse (--strict: undecided); 3 nothing matched.";
 
 void add_machine(CLI::App* app, std::string& device, int& threads) {
   app->add_option("--device", device, "cpu or cuda:N")->capture_default_str();
@@ -37,6 +38,7 @@ void add_run(CLI::App& app, Action& action) {
   command->add_option("--out", options->out, "folder of the run (default: runs/<name>)");
   command->add_option("--set", options->overrides, "override a key, for example rf2.density=0.3")
       ->allow_extra_args(false);
+  command->add_option("--only", options->only, "run this arm alone: reruns a row of a report");
   add_machine(command, options->device, options->threads);
   command->add_flag("--dry-run", options->dry_run,
                     "print arms, cells, memory and time; compute nothing");
@@ -51,10 +53,40 @@ void add_report(CLI::App& app, Action& action) {
   auto options = std::make_shared<ReportCommand>();
   auto* command = app.add_subcommand("report", "tables of finished runs");
   command->add_option("runs", options->runs, "folders of runs")->required();
-  command->add_option("--format", options->formats, "any of console,md,csv,json")
+  command->add_option("--format", options->formats, "any of console,html,md,csv,json,tex")
       ->capture_default_str();
   command->callback(
       [&action, options] { action = [options] { return report_command(*options); }; });
+}
+
+void add_compare(CLI::App& app, Action& action) {
+  auto options = std::make_shared<CompareCommand>();
+  auto* command = app.add_subcommand("compare", "is run B better, worse, or the same as run A?");
+  command->add_option("a", options->a, "folder of run A")->required();
+  command->add_option("b", options->b, "folder of run B")->required();
+  command
+      ->add_option("--tolerance", options->tolerance,
+                   "METRIC=VALUE: a difference that counts as none (total_ms: relative)")
+      ->allow_extra_args(false);
+  command->add_flag("--json", options->json, "for programs");
+  command->add_flag("--strict", options->strict, "undecided counts as worse (exit code 2)");
+  command->callback(
+      [&action, options] { action = [options] { return compare_command(*options); }; });
+}
+
+void add_schedule(CLI::App& app, Action& action) {
+  auto options = std::make_shared<ScheduleCommand>();
+  auto* command = app.add_subcommand(
+      "schedule", "the cheapest setting for every layer, step and head under an error bound");
+  command->add_option("run", options->run, "folder of a run")->required();
+  command
+      ->add_option("--max-error", options->max_error,
+                   "METRIC=VALUE; a metric that is better high counts as 1 - value")
+      ->required();
+  command->add_option("--out", options->out, "JSON file for {method: schedule, path: FILE}")
+      ->required();
+  command->callback(
+      [&action, options] { action = [options] { return schedule_command(*options); }; });
 }
 
 void add_list(CLI::App& app, Action& action) {
@@ -272,6 +304,8 @@ int run_cli(int argc, char** argv) {
   Action action;
   add_run(app, action);
   add_report(app, action);
+  add_compare(app, action);
+  add_schedule(app, action);
   add_list(app, action);
   add_capture(app, action);
   add_parity(app, action);

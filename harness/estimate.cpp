@@ -2,6 +2,7 @@
 // What a run will need, before it starts: memory to refuse by, work to foretell the time by.
 #include <algorithm>
 #include <fstream>
+#include <set>
 #include <sstream>
 #include <string>
 
@@ -43,6 +44,19 @@ std::int64_t cgroup_room() {
   std::int64_t used = 0;
   if (!(limit_file >> limit) || !(used_file >> used)) return -1;
   return std::max<std::int64_t>(0, limit - used);
+}
+
+// Arms of one order and block size share their block masses.
+double distinct_layouts(const Experiment& experiment) {
+  std::set<std::string> layouts;
+  for (const auto& arm : experiment.arms) {
+    nlohmann::json layout = {{"method", arm.method}};
+    for (const char* key : {"order", "frame0", "block", "block_q", "block_k", "seed"}) {
+      if (arm.params.contains(key)) layout[key] = arm.params[key];
+    }
+    layouts.insert(layout.dump());
+  }
+  return static_cast<double>(layouts.size());
 }
 
 }  // namespace
@@ -97,6 +111,7 @@ MemoryEstimate estimate_memory(const Experiment& experiment,
 CostEstimate estimate_cost(const Experiment& experiment, const std::vector<Sequence>& sequences) {
   CostEstimate cost;
   int records = 0;
+  const double layouts = distinct_layouts(experiment);
   for (const auto& sequence : sequences) {
     for (const auto& reference : sequence.records) {
       const auto& info = *reference.info;
@@ -113,10 +128,9 @@ CostEstimate estimate_cost(const Experiment& experiment, const std::vector<Seque
       const double oracle_heads = experiment.controls.oracle_heads < 0
                                       ? heads
                                       : std::min(heads, double(experiment.controls.oracle_heads));
-      for (const auto& control : experiment.controls.arms) {
-        if (control_needs_mass(control)) {
-          cost.flops += 2.0 * n * n * static_cast<double>(info.head_dim) * oracle_heads;
-        }
+      const auto& controls = experiment.controls.arms;
+      if (std::any_of(controls.begin(), controls.end(), control_needs_mass)) {
+        cost.flops += 2.0 * n * n * static_cast<double>(info.head_dim) * oracle_heads * layouts;
       }
       if (experiment.latency.enabled &&
           (experiment.latency.records < 0 || records < experiment.latency.records)) {

@@ -80,12 +80,15 @@ RowPlan read_rows(const YamlDocument& document) {
 }
 
 Controls read_controls(const YamlDocument& document) {
-  const Section section(document, "/controls", {"arms", "heads", "random_seeds"});
+  const Section section(document, "/controls",
+                        {"arms", "heads", "random_seeds", "floor_records", "floor_seeds"});
   Controls controls;
   controls.arms =
       section.names("arms", {}, {"random", "random_bare", "oracle_row", "oracle_head"}, "control");
   controls.oracle_heads = section.count_or_all("heads", -1, 1);
   controls.random_seeds = section.integer("random_seeds", controls.random_seeds, 1);
+  controls.floor_records = section.integer("floor_records", controls.floor_records, 0);
+  controls.floor_seeds = section.integer("floor_seeds", controls.floor_seeds, 2);
   return controls;
 }
 

@@ -11,6 +11,8 @@
 
 namespace raingauge {
 
+enum class Match { density, nominal };
+
 // One method with one setting. `params` is complete: every key of the method, defaults filled in.
 struct Arm {
   std::string name;  // "rf2", or "rf2.frame_window.both.0.2" once a matrix expanded it
@@ -25,6 +27,7 @@ struct Arm {
   // range, or a number n = the first n.
   std::vector<int> dense_steps, dense_layers;
   double density = -1.0;             // the density asked for; -1 when the method has no such knob
+  Match match = Match::density;      // the experiment's, unless the arm has a `match` of its own
   nlohmann::json canonical() const;  // {method, …params}: hashed, stored as `params`, reproducible
 };
 
@@ -42,8 +45,6 @@ struct CaptureSource {
   nlohmann::json options = nlohmann::json::object();  // others: complete
 };
 
-enum class Match { density, nominal };
-
 struct RowPlan {
   bool all = false;
   int sample = 512;
@@ -54,6 +55,10 @@ struct Controls {
   std::vector<std::string> arms;  // random, random_bare, oracle_row, oracle_head
   int oracle_heads = -1;          // oracles on the first n heads of a record; -1 = all
   int random_seeds = 1;
+  // Floors of the judge itself, for every arm on the first `floor_records` records of the replay:
+  // `floor_seeds` seeds of `random`, and a second sample of rows.
+  int floor_records = 0;
+  int floor_seeds = 20;
 };
 
 struct LatencyPlan {
@@ -85,12 +90,12 @@ struct GeneratePlan {
 };
 
 struct ReportPlan {
-  std::vector<std::string> formats = {"md", "csv"};
+  std::vector<std::string> formats = {"html", "md", "csv"};
   nlohmann::json baseline =
       nlohmann::json::object();     // matrix key (or `arm`) -> value as in factors
   std::vector<std::string> ablate;  // matrix keys, or `arm`
-  // null, "primary" (main effects and interactions of `ablate`), or a list of keys, "key*key", and
-  // pairs of arm names.
+  // null, "primary" (main effects and interactions of `ablate`), or a list of keys, "key=level",
+  // "key*key", and pairs of arm names.
   nlohmann::json contrasts;
 };
 

@@ -18,7 +18,7 @@ using Choice = std::vector<std::pair<const Factor*, const Level*>>;
 constexpr std::size_t kMaxCombinations = 10000;  // of one arm
 
 const std::vector<std::string>& arm_keys() {
-  static const std::vector<std::string> keys = {"method", "dense_steps", "dense_layers"};
+  static const std::vector<std::string> keys = {"method", "match", "dense_steps", "dense_layers"};
   return keys;
 }
 
@@ -29,6 +29,7 @@ struct ArmText {
   std::string prefix;                        // "/arms/rf2"
   std::map<std::string, std::string> moved;  // key -> its path, for keys set by the matrix
   std::string base_folder;
+  Match match = Match::density;  // of the experiment
 
   // "/order/window3d" of the arm -> path in the document.
   std::string path_of(const std::string& path) const {
@@ -116,6 +117,18 @@ json checked_params(const ArmText& text, const std::string& method) {
   }
 }
 
+// An arm may be matched otherwise than the experiment: a block of its own under nominal matching.
+Match take_match(ArmText& text) {
+  const auto found = text.given.find("match");
+  if (found == text.given.end()) return text.match;
+  const json value = *found;
+  if (value != "density" && value != "nominal") {
+    text.fail("/match", "got " + value.dump() + ", allowed: density, nominal");
+  }
+  text.given.erase(found);
+  return value == "density" ? Match::density : Match::nominal;
+}
+
 Arm make_arm(ArmText text) {
   if (!text.given.is_object()) {
     text.fail("", "got " + text.given.dump() + ", allowed: a mapping {method: NAME, key: value}");
@@ -125,6 +138,7 @@ Arm make_arm(ArmText text) {
   arm.base_folder = text.base_folder;
   const MethodSpec& spec = find_method(arm.method).spec;
   check_arm_keys(text, spec);
+  arm.match = take_match(text);
   arm.dense_steps = take_indices(text, "dense_steps");
   arm.dense_layers = take_indices(text, "dense_layers");
   text.given.erase("method");
@@ -218,6 +232,11 @@ std::vector<std::vector<const Factor*>> axes_of(const std::string& base,
 }
 
 void check_factors(const YamlDocument& document, const std::vector<Factor>& factors, Match match) {
+  const auto match_of = [&](const std::string& base) {
+    const json* own = document.find("/arms/" + base + "/match");
+    if (own == nullptr) return match;
+    return *own == "nominal" ? Match::nominal : Match::density;
+  };
   std::set<std::string> seen;
   for (const auto& factor : factors) {
     if (!seen.insert(factor.base + "." + factor.key).second) {
@@ -229,9 +248,10 @@ void check_factors(const YamlDocument& document, const std::vector<Factor>& fact
     if (factor.key == "sparsity" && seen.count(factor.base + ".density") != 0) {
       document.fail(factor.path, "vary either density or sparsity, not both");
     }
-    if (factor.key == "budget" && match == Match::density) {
+    if (factor.key == "budget" && match_of(factor.base) == Match::density) {
       document.fail(factor.path,
-                    "budget may be ablated under `match: nominal` only: at the same "
+                    "budget may be ablated under `match: nominal` only (of the experiment or of "
+                    "the arm): at the same "
                     "measured density both budgets keep equally much");
     }
   }
@@ -260,7 +280,7 @@ ArmSet read_arms(const YamlDocument& document, Match match, const std::string& b
       std::vector<std::pair<std::string, const Level*>> chosen;
       for (const auto& [factor, level] : choice) chosen.emplace_back(factor->key, level);
       if (exclusions.cover(base, chosen)) continue;
-      const ArmText text{document, (*arms)[base], "/arms/" + base, {}, base_folder};
+      const ArmText text{document, (*arms)[base], "/arms/" + base, {}, base_folder, match};
       set.arms.push_back(expanded_arm(text, base, choice));
       if (!names.insert(set.arms.back().name).second) {
         document.fail("/arms/" + base, "two arms would be called '" + set.arms.back().name +
@@ -274,7 +294,7 @@ ArmSet read_arms(const YamlDocument& document, Match match, const std::string& b
 }
 
 Arm read_inline_arm(const YamlDocument& document) {
-  Arm arm = make_arm({document, document.root(), "", {}, ""});
+  Arm arm = make_arm({document, document.root(), "", {}, "", Match::density});
   arm.name = arm.base = arm.stem = arm.method;
   return arm;
 }

@@ -101,6 +101,23 @@ void read_levels(const YamlDocument& document, Factor& factor, bool zipped) {
   assign_labels(factor.levels);
 }
 
+// An entry of `exclude` may name several values of a key at once.
+bool matches_any(const Level& level, const json& wanted) {
+  if (level.matches(wanted)) return true;
+  return wanted.is_array() && std::any_of(wanted.begin(), wanted.end(),
+                                          [&](const json& one) { return level.matches(one); });
+}
+
+// A value, or every value of a list, is one of the factor's levels.
+bool names_levels(const Factor& factor, const json& wanted) {
+  const auto known = [&](const json& value) {
+    return std::any_of(factor.levels.begin(), factor.levels.end(),
+                       [&](const Level& level) { return level.matches(value); });
+  };
+  return known(wanted) ||
+         (wanted.is_array() && !wanted.empty() && std::all_of(wanted.begin(), wanted.end(), known));
+}
+
 }  // namespace
 
 bool Level::matches(const json& other) const {
@@ -142,10 +159,9 @@ Exclusions::Exclusions(const YamlDocument& document, const std::vector<Factor>& 
       check_name(document, at, "matrix key", name, known);
       const Factor& factor =
           factors[std::size_t(std::find(known.begin(), known.end(), name) - known.begin())];
-      const bool is_level = std::any_of(factor.levels.begin(), factor.levels.end(),
-                                        [&, &v = value](const Level& l) { return l.matches(v); });
-      if (!is_level && !document.overridden(factor.path)) {
-        document.fail(at, "got " + value.dump() + ", allowed: one of the values of " + name);
+      if (!names_levels(factor, value) && !document.overridden(factor.path)) {
+        document.fail(at, "got " + value.dump() + ", allowed: one of the values of " + name +
+                              ", or a list of them");
       }
       if (!entry.base.empty() && entry.base != factor.base) {
         document.fail(at, "an entry of exclude may name keys of one arm only; got '" + entry.base +
@@ -162,7 +178,7 @@ bool Exclusions::cover(const std::string& base,
                        const std::vector<std::pair<std::string, const Level*>>& chosen) const {
   const auto holds = [&](const std::pair<std::string, json>& wanted) {
     return std::any_of(chosen.begin(), chosen.end(), [&](const auto& choice) {
-      return choice.first == wanted.first && choice.second->matches(wanted.second);
+      return choice.first == wanted.first && matches_any(*choice.second, wanted.second);
     });
   };
   return std::any_of(entries_.begin(), entries_.end(), [&](const Entry& entry) {

@@ -95,7 +95,23 @@ json read_baseline(const Section& section, const ArmSet& set) {
   return baseline;
 }
 
-// "order", "order*sink", or [ARM, ARM].
+// "order", or one level of it: "order=window3d".
+void check_part(const YamlDocument& document, const std::string& path, const ArmSet& set,
+                const std::string& part) {
+  const std::size_t equal = part.find('=');
+  const std::string key = part.substr(0, equal);
+  check_name(document, path, "matrix key", key, factor_keys(set));
+  if (equal == std::string::npos) return;
+  std::vector<std::string> known;
+  for (const auto& factor : set.factors) {
+    for (const auto& level : factor.levels) {
+      if (factor.key == key) add_once(known, level.label);
+    }
+  }
+  check_name(document, path, "level of " + key, part.substr(equal + 1), known);
+}
+
+// "order", "order*sink", "order=window3d*sink=both", or [ARM, ARM].
 json read_contrast(const YamlDocument& document, const std::string& path, const ArmSet& set,
                    const json& value) {
   if (value.is_string()) {
@@ -103,13 +119,14 @@ json read_contrast(const YamlDocument& document, const std::string& path, const 
     for (std::size_t start = 0; start != std::string::npos;) {
       const std::size_t star = text.find('*', start);
       const std::size_t length = star == std::string::npos ? star : star - start;
-      check_name(document, path, "matrix key", text.substr(start, length), factor_keys(set));
+      check_part(document, path, set, text.substr(start, length));
       start = star == std::string::npos ? star : star + 1;
     }
     return value;
   }
   if (!value.is_array() || value.size() != 2 || !value[0].is_string() || !value[1].is_string()) {
-    document.fail(path, "got " + value.dump() + ", allowed: a matrix key, KEY*KEY, or [ARM, ARM]");
+    document.fail(
+        path, "got " + value.dump() + ", allowed: a matrix key, KEY=LEVEL, KEY*KEY, or [ARM, ARM]");
   }
   json pair = json::array();
   for (std::size_t i = 0; i < 2; ++i) {

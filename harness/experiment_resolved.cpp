@@ -34,6 +34,8 @@ json arms_json(const std::vector<Arm>& arms) {
   for (const auto& arm : arms) {
     list.push_back({{"name", arm.name},
                     {"base", arm.base},
+                    {"stem", arm.stem},
+                    {"match", arm.match == Match::density ? "density" : "nominal"},
                     {"factors", arm.factors},
                     {"density", number_or_null(arm.density)},
                     {"params", arm.canonical()}});
@@ -73,7 +75,9 @@ json generate_json(const GeneratePlan& plan) {
 json controls_json(const Controls& controls) {
   return {{"arms", controls.arms},
           {"heads", count_or_all(controls.oracle_heads)},
-          {"random_seeds", controls.random_seeds}};
+          {"random_seeds", controls.random_seeds},
+          {"floor_records", controls.floor_records},
+          {"floor_seeds", controls.floor_seeds}};
 }
 
 }  // namespace

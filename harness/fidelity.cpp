@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <numeric>
+#include <tuple>
 
 #include "data/error.h"
 #include "data/random.h"
 #include "harness/rows.h"
+#include "methods/block_similarity.h"
 #include "methods/controls.h"
 #include "metrics/evaluate.h"
 #include "metrics/registry.h"
@@ -67,7 +69,10 @@ json metric_json(const MetricValue& value) {
 class HeadReport {
  public:
   HeadReport(RecordJudge& judge, const std::vector<std::string>& metrics) : judge_(judge) {
-    for (const auto& name : metrics) metrics_.push_back(&find_metric(name));
+    for (const auto& name : metrics) {
+      metrics_.push_back(&find_metric(name));
+      wants_similarity_ = wants_similarity_ || name.starts_with("block_similarity");
+    }
   }
 
   // `plan_head`: the head's place in `plan`. `oracle_row`: LSEs of that control, when it was run.
@@ -92,7 +97,13 @@ class HeadReport {
       evidence.mass_text_dense = dense.mass_text.data();
       evidence.mass_text_sparse = sparse.mass_text.data();
     }
-    const auto values = evaluate_metrics(metrics_, evidence);
+    if (wants_similarity_ && plan.heads == record.heads()) {
+      std::tie(evidence.block_similarity_q, evidence.block_similarity_k) =
+          judge_.similarity(head, plan);
+    }
+    Bootstrap bootstrap;
+    if (row.contains("control")) bootstrap.resamples = 0;  // floors and ceilings need no interval
+    const auto values = evaluate_metrics(metrics_, evidence, bootstrap);
     row["head"] = record.info->heads.at(static_cast<std::size_t>(head));
     row["rows"] = dense.rows;
     row["metrics"] = json::object();
@@ -105,6 +116,7 @@ class HeadReport {
  private:
   RecordJudge& judge_;
   std::vector<const MetricEntry*> metrics_;
+  bool wants_similarity_ = false;
 };
 
 void add_density(json& row, const Plan& plan, const Density& density, std::int64_t head) {
@@ -153,8 +165,20 @@ const std::vector<float>& RecordJudge::mass(std::int64_t head, const Plan& plan)
   return found->second;
 }
 
-std::vector<json> judge_arm(RecordJudge& judge, const Plan& plan, const Controls& controls,
-                            const std::vector<std::string>& metrics, const json& base) {
+std::pair<double, double> RecordJudge::similarity(std::int64_t head, const Plan& plan) {
+  const std::pair key{head, layout_key(plan, head)};
+  auto found = similarities_.find(key);
+  if (found == similarities_.end()) {
+    const std::pair both{block_similarity(record_.q, head, plan.q_order, plan.q_blocks),
+                         block_similarity(record_.k, head, plan.k_order, plan.k_blocks)};
+    found = similarities_.emplace(key, both).first;
+  }
+  return found->second;
+}
+
+std::vector<json> judge_arm(RecordJudge& judge, RecordJudge* second, const Plan& plan,
+                            const Controls& controls, const std::vector<std::string>& metrics,
+                            const json& base) {
   const auto& record = judge.record();
   const Density density = measure_density(plan, record.key_valid);
   const HeadReport report(judge, metrics);
@@ -192,6 +216,14 @@ std::vector<json> judge_arm(RecordJudge& judge, const Plan& plan, const Controls
     add_density(row, plan, density, head);
     rows.push_back(report(std::move(row), head, plan, judge.sparse(head, plan),
                           has_oracle ? &oracle : nullptr));
+    if (second == nullptr) continue;
+    json floor = base;
+    floor["arm"] = base.at("arm").get<std::string>() + ":second_rows";
+    floor["control_of"] = base.at("arm");
+    floor["control"] = "second_rows";
+    add_density(floor, plan, density, head);
+    rows.push_back(HeadReport(*second, metrics)(std::move(floor), head, plan,
+                                                second->sparse(head, plan), nullptr));
   }
   return rows;
 }

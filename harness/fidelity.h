@@ -30,6 +30,8 @@ class RecordJudge {
   RowResults sparse(std::int64_t head, const Plan& plan) const;
   // True block masses of one head under the plan's order and layout; cached by those.
   const std::vector<float>& mass(std::int64_t head, const Plan& plan);
+  // Within-block similarity of queries and keys under the plan's order and layout; cached by those.
+  std::pair<double, double> similarity(std::int64_t head, const Plan& plan);
 
  private:
   RecordView record_;
@@ -38,11 +40,13 @@ class RecordJudge {
   RowSample sample_;
   std::map<std::int64_t, RowResults> dense_;
   std::map<std::pair<std::int64_t, std::uint64_t>, std::vector<float>> masses_;
+  std::map<std::pair<std::int64_t, std::uint64_t>, std::pair<double, double>> similarities_;
 };
 
 // One row of fidelity.jsonl per head (metrics, densities), and one per control and head.
-// `base` holds what all rows of the cell share (capture, record, arm …).
-std::vector<nlohmann::json> judge_arm(RecordJudge& judge, const Plan& plan,
+// `base` holds what all rows of the cell share (capture, record, arm …). `second`: another sample of
+// rows; the arm judged on it is the control `second_rows`, a floor. Null: no such row.
+std::vector<nlohmann::json> judge_arm(RecordJudge& judge, RecordJudge* second, const Plan& plan,
                                       const Controls& controls,
                                       const std::vector<std::string>& metrics,
                                       const nlohmann::json& base);

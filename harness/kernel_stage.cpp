@@ -145,10 +145,10 @@ class Stage {
 
   // Conformance of one kernel on one plan; true when it may be timed.
   bool gate(const TimedArm& arm, Kernel& kernel) {
-    json row = kernel_row(
-        conformance_cell(*arm.arm, content_, kernel.identity(), to_string(context_.device),
-                         record_.heads(), context_.experiment.match),
-        record_, arm, kernel, context_.device);
+    json row =
+        kernel_row(conformance_cell(*arm.arm, content_, kernel.identity(),
+                                    to_string(context_.device), record_.heads(), arm.arm->match),
+                   record_, arm, kernel, context_.device);
     const auto outcome = measure_conformance(arm, kernel, row);
     row["outcome"] = name_of(outcome);
     if (!context_.folder.done("conformance", row["cell"].get<std::string>())) {

@@ -218,6 +218,7 @@ void RunFolder::claim(const std::string& experiment_hash, bool fresh) {
   if (fresh) {
     for (const auto stream : kStreams) fs::remove(stream_path(path_, stream));
     fs::remove(path_ / "manifest.json");
+    fs::remove(path_ / "masks.json");
     fs::remove(file);
   }
   if (!fs::exists(file)) {
@@ -285,6 +286,34 @@ void RunFolder::append(std::string_view name, const std::vector<json>& rows) {
     throw;
   }
   for (const auto& [cell, members] : cells) stream.cells.insert(cell);
+}
+
+void for_each_row(const fs::path& folder, std::string_view stream,
+                  const std::function<void(const json&)>& use) {
+  const fs::path file = folder / (std::string(kStreams[stream_index(stream)]) + ".jsonl");
+  if (!fs::is_directory(folder)) throw Error(folder.string() + ": no such folder");
+  if (!fs::exists(file)) return;
+  std::ifstream lines(file, std::ios::binary);
+  if (!lines) throw Error(file.string() + ": cannot be read: " + system_error());
+  std::vector<json> cell;  // rows of one cell stand together
+  std::size_t wanted = 0;
+  int number = 0;
+  for (std::string line; std::getline(lines, line);) {
+    ++number;
+    if (lines.eof()) break;  // torn: the last line has no end
+    const std::string where = file.string() + ":" + std::to_string(number);
+    json row = parse_row(line, where);
+    const std::string own = cell_of(row, where);
+    if (!cell.empty() && cell.front().at("cell") != own) {
+      throw Error(where + ": rows of cell " + cell.front().at("cell").get<std::string>() +
+                  " are missing; start over with --fresh");
+    }
+    if (cell.empty()) wanted = rows_of_cell(row, where);
+    cell.push_back(std::move(row));
+    if (cell.size() < wanted) continue;
+    for (const auto& whole : cell) use(whole);
+    cell.clear();
+  }
 }
 
 std::vector<json> load_rows(const fs::path& folder, std::string_view stream) {

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -59,6 +60,10 @@ class RunFolder {
 // All whole cells of a stream in the order written; empty when there is no such file. Never changes
 // the folder, so a run may be going on.
 std::vector<nlohmann::json> load_rows(const std::filesystem::path& folder, std::string_view stream);
+
+// The same, a cell at a time: a long run's rows need not fit in memory.
+void for_each_row(const std::filesystem::path& folder, std::string_view stream,
+                  const std::function<void(const nlohmann::json&)>& use);
 
 // Replaces a file in one step: readers see the old text or the new one.
 void write_text_file(const std::filesystem::path& path, const std::string& text);

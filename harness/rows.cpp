@@ -57,6 +57,7 @@ json base_row(const std::string& cell, const RecordInfo& record, const Arm& arm)
           {"capture", record.capture},
           {"record", record.number},
           {"generation", record.generation},
+          {"tokens", record.tokens},
           {"step", record.site.step},
           {"layer", record.site.layer},
           {"branch", record.site.branch},
@@ -67,6 +68,7 @@ json base_row(const std::string& cell, const RecordInfo& record, const Arm& arm)
           {"method", arm.method},
           {"params", arm.canonical()},
           {"factors", arm.factors},
+          {"match", match_name(arm.match)},
           {"outcome", "ok"},
           {"reason", ""}};
 }
@@ -86,14 +88,15 @@ std::string record_label(const RecordInfo& record) {
 }
 
 std::string fidelity_cell(const Experiment& experiment, const Arm& arm, const std::string& content,
-                          const std::vector<int>& heads) {
+                          const std::vector<int>& heads, bool floors) {
   const auto& controls = experiment.controls;
-  return cell_hash({{"stage", "fidelity"},
+  return cell_hash({{"floors", floors ? controls.floor_seeds : 0},
+                    {"stage", "fidelity"},
                     {"content", content},
                     {"heads", heads},
                     {"arm", identity(arm)},
                     {"name", arm.name},
-                    {"match", match_name(experiment.match)},
+                    {"match", match_name(arm.match)},
                     {"rows", {experiment.rows.all, experiment.rows.sample, experiment.rows.seed}},
                     {"controls", {controls.arms, controls.oracle_heads, controls.random_seeds}},
                     {"metrics", experiment.metrics}});

@@ -47,7 +47,7 @@ std::string record_label(const RecordInfo& record);
 
 // What a fidelity cell depends on: the record's content, the arm, how it is matched and judged.
 std::string fidelity_cell(const Experiment& experiment, const Arm& arm, const std::string& content,
-                          const std::vector<int>& heads);
+                          const std::vector<int>& heads, bool floors = false);
 std::string conformance_cell(const Arm& arm, const std::string& content, const std::string& kernel,
                              const std::string& device, std::int64_t heads, Match match);
 // All contenders of one record are timed together.

@@ -3,9 +3,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
+#include <optional>
 
 #include "harness/fidelity.h"
 #include "harness/kernel_stage.h"
+#include "harness/mask_pictures.h"
 #include "harness/rows.h"
 #include "methods/registry.h"
 
@@ -31,13 +34,12 @@ struct Decision {
 
 std::vector<ActiveArm> make_arms(const RunContext& context) {
   MethodOptions options;
-  options.match =
-      context.experiment.match == Match::density ? DensityMatch::measured : DensityMatch::nominal;
   options.row_seed = context.experiment.rows.seed;
   options.threads = context.threads;
   options.base_folder = context.experiment.path.parent_path().string();
   std::vector<ActiveArm> arms;
   for (const auto& arm : context.experiment.arms) {
+    options.match = arm.match == Match::density ? DensityMatch::measured : DensityMatch::nominal;
     arms.push_back({&arm, make_method(arm.method, arm.params, options), {}});
   }
   return arms;
@@ -62,13 +64,18 @@ Decision decide(ActiveArm& arm, const RecordView& record) {
 
 // One cell of fidelity.jsonl: all heads and controls of one arm on one record.
 void judge_fidelity(const RunContext& context, RecordJudge& judge, const std::string& cell,
-                    const Arm& arm, const Decision& decision) {
+                    const Arm& arm, const Decision& decision, bool floors, RecordJudge* second) {
   const json base = base_row(cell, *judge.record().info, arm);
+  Controls controls = context.experiment.controls;
+  if (floors) {
+    controls.random_seeds = controls.floor_seeds;
+    if (std::find(controls.arms.begin(), controls.arms.end(), "random") == controls.arms.end())
+      controls.arms.emplace_back("random");
+  }
   std::vector<json> rows;
   try {
     rows = decision.outcome == Outcome::ok
-               ? judge_arm(judge, decision.plan, context.experiment.controls,
-                           context.experiment.metrics, base)
+               ? judge_arm(judge, second, decision.plan, controls, context.experiment.metrics, base)
                : std::vector<json>{
                      failed_row(base, decision.outcome, decision.reason, decision.least_density)};
   } catch (const std::exception& error) {
@@ -77,11 +84,22 @@ void judge_fidelity(const RunContext& context, RecordJudge& judge, const std::st
   context.folder.append("fidelity", rows);
 }
 
-void replay_record(const RunContext& context, const RecordRef& reference,
+// Pictures of what every arm keeps in the run's first record.
+void write_masks(const RunContext& context, const RecordView& record,
+                 const std::vector<PlannedArm>& planned) {
+  const auto path = context.folder.path() / "masks.json";
+  if (std::filesystem::exists(path)) return;
+  std::vector<std::pair<std::string, const Plan*>> plans;
+  for (const auto& arm : planned) plans.emplace_back(arm.arm->name, arm.plan);
+  write_text_file(path, mask_pictures(record, plans).dump() + "\n");
+}
+
+void replay_record(const RunContext& context, const RecordRef& reference, int ordinal,
                    std::vector<ActiveArm>& arms, KernelStage& kernels) {
+  const bool floors = ordinal < context.experiment.controls.floor_records;
   const std::string content = reference.source->content_id(*reference.info);
   const auto cell_of = [&](const ActiveArm& arm) {
-    return fidelity_cell(context.experiment, *arm.arm, content, reference.heads);
+    return fidelity_cell(context.experiment, *arm.arm, content, reference.heads, floors);
   };
   const auto missing = [&](const ActiveArm& arm) {
     return !context.folder.done("fidelity", cell_of(arm));
@@ -95,6 +113,12 @@ void replay_record(const RunContext& context, const RecordRef& reference,
   }
   const auto record = reference.source->load(*reference.info, reference.heads);
   RecordJudge judge(record->view(), context.experiment.rows, context.threads);
+  std::optional<RecordJudge> second;  // another sample of rows
+  if (floors && judge.sampled()) {
+    RowPlan other = context.experiment.rows;
+    ++other.seed;
+    second.emplace(record->view(), other, context.threads);
+  }
   std::vector<Decision> decisions;
   std::vector<PlannedArm> planned;
   decisions.reserve(arms.size());
@@ -102,12 +126,15 @@ void replay_record(const RunContext& context, const RecordRef& reference,
     context.progress.begin(record_label(*reference.info) + ": " + arm.arm->name);
     decisions.push_back(decide(arm, judge.record()));
     const Decision& decision = decisions.back();
-    if (missing(arm)) judge_fidelity(context, judge, cell_of(arm), *arm.arm, decision);
+    if (missing(arm))
+      judge_fidelity(context, judge, cell_of(arm), *arm.arm, decision, floors,
+                     second ? &*second : nullptr);
     if (decision.outcome == Outcome::ok) {
       planned.push_back({arm.arm, arm.method.get(), &decision.plan});
     }
     context.progress.advance(1.0);
   }
+  if (ordinal == 0) write_masks(context, judge.record(), planned);
   if (timing) {
     context.progress.begin(record_label(*reference.info) + ": latency");
     kernels.run(judge.record(), content, planned, reference.source->surroundings());
@@ -118,9 +145,11 @@ void replay_record(const RunContext& context, const RecordRef& reference,
 
 void run_replay(const RunContext& context, const std::vector<Sequence>& sequences) {
   KernelStage kernels(context);
+  int ordinal = 0;
   for (const auto& sequence : sequences) {
     auto arms = make_arms(context);
-    for (const auto& record : sequence.records) replay_record(context, record, arms, kernels);
+    for (const auto& record : sequence.records)
+      replay_record(context, record, ordinal++, arms, kernels);
   }
 }
 

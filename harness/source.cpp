@@ -56,6 +56,7 @@ class FileSource : public RecordSource {
             {"path", info.path},
             {"generation", info.generation},
             {"model_id", info.model_id},
+            {"pipeline", info.pipeline},
             {"records", capture_.records().size()},
             {"identity", identity_},
             {"warnings", capture_.warnings()}};

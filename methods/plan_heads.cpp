@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "methods/plan_heads.h"
 
+#include <algorithm>
+
+#include "data/error.h"
+
 namespace raingauge {
 namespace {
 
@@ -39,7 +43,81 @@ BlockLists lists_of(const BlockLists& lists, const std::vector<std::int64_t>& he
   return make_lists(kept);
 }
 
+Orders joined_orders(const std::vector<Plan>& parts, Orders Plan::*member) {
+  Orders joined{0, parts.front().tokens, false, {}};
+  bool identity = true;
+  for (const auto& part : parts) {
+    const Orders& orders = part.*member;
+    identity = identity && orders.identity;
+    for (std::int64_t head = 0; head < part.heads; ++head, ++joined.rows) {
+      for (std::int64_t i = 0; i < part.tokens; ++i) joined.index.push_back(orders.token(head, i));
+    }
+  }
+  if (identity) return {1, parts.front().tokens, true, {}};
+  return joined;
+}
+
+Layout joined_layouts(const std::vector<Plan>& parts, Layout Plan::*member) {
+  Layout joined{0, 0, {}};
+  for (const auto& part : parts) joined.blocks = std::max(joined.blocks, (part.*member).blocks);
+  for (const auto& part : parts) {
+    const Layout& layout = part.*member;
+    for (std::int64_t head = 0; head < part.heads; ++head, ++joined.rows) {
+      joined.offsets.insert(joined.offsets.end(), layout.row(head),
+                            layout.row(head) + layout.blocks + 1);
+      joined.offsets.insert(joined.offsets.end(),
+                            static_cast<std::size_t>(joined.blocks - layout.blocks),
+                            static_cast<std::int32_t>(part.tokens));
+    }
+  }
+  return joined;
+}
+
+// Rows of heads with fewer query blocks are filled up with empty ones.
+BlockLists joined_lists(const std::vector<Plan>& parts, std::int64_t query_blocks,
+                        const BlockLists& (*lists_of_part)(const Plan&)) {
+  std::vector<KeptRows> kept;
+  for (const auto& part : parts) {
+    const BlockLists& lists = lists_of_part(part);
+    for (std::int64_t head = 0; head < part.heads; ++head) {
+      KeptRows rows(static_cast<std::size_t>(query_blocks));
+      for (std::int64_t i = 0; i < lists.query_blocks; ++i) {
+        rows[static_cast<std::size_t>(i)].assign(lists.begin(head, i),
+                                                 lists.begin(head, i) + lists.count(head, i));
+      }
+      kept.push_back(std::move(rows));
+    }
+  }
+  return make_lists(kept);
+}
+
 }  // namespace
+
+Plan join_heads(const std::vector<Plan>& parts) {
+  if (parts.empty()) throw Error("join_heads: no plans");
+  Plan joined;
+  joined.tokens = parts.front().tokens;
+  bool forced = true;
+  for (const auto& part : parts) {
+    if (part.tokens != joined.tokens) throw Error("join_heads: plans of different token counts");
+    if (!part.terms.empty())
+      throw Unsupported("join_heads: a plan that adds to its output cannot be joined by heads");
+    joined.heads += part.heads;
+    forced = forced && part.forced.has_value();
+  }
+  joined.q_order = joined_orders(parts, &Plan::q_order);
+  joined.k_order = joined_orders(parts, &Plan::k_order);
+  joined.q_blocks = joined_layouts(parts, &Plan::q_blocks);
+  joined.k_blocks = joined_layouts(parts, &Plan::k_blocks);
+  const auto blocks = joined.q_blocks.blocks;
+  joined.lists = joined_lists(
+      parts, blocks, +[](const Plan& part) -> const BlockLists& { return part.lists; });
+  if (forced) {
+    joined.forced = joined_lists(
+        parts, blocks, +[](const Plan& part) -> const BlockLists& { return *part.forced; });
+  }
+  return joined;
+}
 
 BlockLists make_lists(const std::vector<KeptRows>& kept) {
   BlockLists lists;

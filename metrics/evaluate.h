@@ -14,7 +14,7 @@ namespace raingauge {
 // depend on the seed and the number of rows alone, so all metrics and all arms of a record share
 // them.
 struct Bootstrap {
-  int resamples = 1000;
+  int resamples = 1000;  // 0: no intervals
   double level = 0.95;
   std::uint64_t seed = 0;
 };

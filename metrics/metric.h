@@ -45,6 +45,9 @@ struct RowEvidence {
   const double* mass_first_frame_sparse = nullptr;
   const double* mass_text_dense = nullptr;
   const double* mass_text_sparse = nullptr;
+  // Mean cosine of two different tokens of one block (methods/block_similarity.h); NaN: not defined.
+  double block_similarity_q = std::numeric_limits<double>::quiet_NaN();
+  double block_similarity_k = std::numeric_limits<double>::quiet_NaN();
 };
 
 struct MetricValue {

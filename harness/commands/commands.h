@@ -12,6 +12,7 @@ struct RunCommand {
   std::string experiment;
   std::string out;  // empty: runs/<name>
   std::vector<std::string> overrides;
+  std::string only;  // the one arm to run; empty: all
   std::string device = "cpu";
   int threads = 0;
   bool dry_run = false;
@@ -23,9 +24,24 @@ int run_command(const RunCommand& options);
 
 struct ReportCommand {
   std::vector<std::string> runs;
-  std::string formats = "md,csv";
+  std::string formats = "html,md,csv,json,tex";
 };
 int report_command(const ReportCommand& options);
+
+struct CompareCommand {
+  std::string a, b;                    // folders of runs
+  std::vector<std::string> tolerance;  // METRIC=VALUE
+  bool json = false;
+  bool strict = false;  // undecided counts as worse
+};
+int compare_command(const CompareCommand& options);
+
+struct ScheduleCommand {
+  std::string run;
+  std::string max_error;  // METRIC=VALUE
+  std::string out;
+};
+int schedule_command(const ScheduleCommand& options);
 
 struct ListCommand {
   std::string what;

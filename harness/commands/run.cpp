@@ -12,10 +12,10 @@
 #include "harness/commands/commands.h"
 #include "harness/manifest.h"
 #include "harness/progress.h"
+#include "harness/report/run_data.h"
 #include "harness/results.h"
 #include "harness/rows.h"
 #include "harness/runner.h"
-#include "harness/summary.h"
 #include "harness/table.h"
 #include "methods/kernels/device.h"
 #include "methods/kernels/registry.h"
@@ -90,6 +90,7 @@ json gpu_json(const Device& device) {
 std::vector<std::string> reproduce_words(const RunCommand& options) {
   std::vector<std::string> words = {"raingauge", "run", options.experiment};
   for (const auto& text : options.overrides) words.insert(words.end(), {"--set", text});
+  if (!options.only.empty()) words.insert(words.end(), {"--only", options.only});
   if (options.device != "cpu") words.insert(words.end(), {"--device", options.device});
   if (options.threads != 0)
     words.insert(words.end(), {"--threads", std::to_string(options.threads)});
@@ -97,12 +98,13 @@ std::vector<std::string> reproduce_words(const RunCommand& options) {
 }
 
 int exit_code(const fs::path& folder, bool strict) {
+  int code = 0;
   for (const char* stream : {"fidelity", "conformance", "latency", "generate"}) {
-    for (const auto& row : load_rows(folder, stream)) {
-      if (is_bad(row.value("outcome", std::string("failed")), strict)) return 2;
-    }
+    for_each_row(folder, stream, [&](const json& row) {
+      if (is_bad(row.value("outcome", std::string("failed")), strict)) code = 2;
+    });
   }
-  return 0;
+  return code;
 }
 
 double total_units(const Experiment& experiment, const std::vector<Sequence>& sequences) {
@@ -145,8 +147,48 @@ std::string replay_timed(const RunContext& context, const std::vector<Sequence>&
 
 }  // namespace
 
+// One arm alone: what a report names to rerun a row. The other arms' latency and clips go with them.
+void keep_arm(Experiment& experiment, const std::string& name) {
+  std::vector<std::string> known;
+  for (const auto& arm : experiment.arms) known.push_back(arm.name);
+  std::erase_if(experiment.arms, [&](const Arm& arm) { return arm.name != name; });
+  if (experiment.arms.empty())
+    throw Error("--only: no arm '" + name + "'" + known_names_hint(name, known));
+  const auto& arm = experiment.arms.front();
+  std::erase_if(experiment.latency.arms, [&](const auto& other) { return other != name; });
+  std::erase_if(experiment.generate.arms,
+                [&](const auto& other) { return other != name && other != arm.stem; });
+  if (experiment.generate.arms.empty()) experiment.generate.enabled = false;
+  experiment.report.contrasts = nullptr;
+  experiment.resolved["arms"] =
+      json::array({json{{"name", arm.name},
+                        {"base", arm.base},
+                        {"stem", arm.stem},
+                        {"match", arm.match == Match::density ? "density" : "nominal"},
+                        {"factors", arm.factors},
+                        {"density", arm.density >= 0.0 ? json(arm.density) : json()},
+                        {"params", arm.canonical()}}});
+  experiment.resolved["report"]["contrasts"] = nullptr;
+  if (!experiment.generate.enabled) experiment.resolved["generate"] = nullptr;
+}
+
+// Formats that this build cannot write are named, and the others written.
+std::vector<fs::path> write_what_can_be(const Document& document, const fs::path& run,
+                                        const std::vector<std::string>& formats) {
+  std::vector<fs::path> written;
+  for (const auto& format : formats) {
+    try {
+      for (auto& path : write_reports(document, run, {format})) written.push_back(std::move(path));
+    } catch (const Unsupported& error) {
+      std::fprintf(stderr, "%s\n", error.what());
+    }
+  }
+  return written;
+}
+
 int run_command(const RunCommand& options) {
-  const Experiment experiment = load_experiment(options.experiment, options.overrides);
+  Experiment experiment = load_experiment(options.experiment, options.overrides);
+  if (!options.only.empty()) keep_arm(experiment, options.only);
   const Device device = parse_device(options.device);
   check_device(device);
   const auto status = [&](const std::string& text) {
@@ -188,15 +230,17 @@ int run_command(const RunCommand& options) {
   if (experiment.generate.enabled) run_generate(context);
   progress.finish();
 
-  const Summary summary = summarise(out);
-  write_reports(summary, out, experiment.report.formats);
-  for (const auto& format : experiment.report.formats) {
-    if (format != "html" && format != "tex") continue;
-    std::fprintf(stderr, "report: format '%s' is not written by this version\n", format.c_str());
-  }
+  const Document document = build_document(load_run(out));
+  write_what_can_be(document, out, experiment.report.formats);
   if (!full_run.empty()) status(full_run);
-  std::printf("%s\nResults: %s (report.md, summary.csv, *.jsonl)\n",
-              render_console(summary).c_str(), out.string().c_str());
+  std::printf("%s\nResults: %s (", write_text(document).c_str(), out.string().c_str());
+  for (const auto& format : experiment.report.formats) {
+    const auto file = format == "csv" || format == "json" ? "summary." + format
+                      : format == "tex"                   ? "tables/*.tex"
+                                                          : "report." + format;
+    if (format == "tex" || fs::exists(out / file)) std::printf("%s, ", file.c_str());
+  }
+  std::printf("*.jsonl)\n");
   return exit_code(out, options.strict);
 }
 
@@ -204,7 +248,8 @@ int report_command(const ReportCommand& options) {
   std::vector<std::string> formats;
   std::stringstream list(options.formats);
   for (std::string format; std::getline(list, format, ',');) {
-    static const std::vector<std::string> known = {"console", "md", "csv", "json"};
+    std::vector<std::string> known = report_formats();
+    known.emplace_back("console");
     if (std::find(known.begin(), known.end(), format) == known.end()) {
       throw Error("report: unknown format '" + format + "'" + known_names_hint(format, known));
     }
@@ -212,11 +257,10 @@ int report_command(const ReportCommand& options) {
   }
   for (const auto& run : options.runs) {
     if (!fs::is_directory(run)) throw Error(run + ": no such folder of a run");
-    const Summary summary = summarise(run);
-    std::printf("%s\n", render_console(summary).c_str());
-    for (const auto& path : write_reports(summary, run, formats)) {
+    const Document document = build_document(load_run(run));
+    std::printf("%s\n", write_text(document).c_str());
+    for (const auto& path : write_reports(document, run, formats))
       std::printf("%s\n", path.string().c_str());
-    }
   }
   return 0;
 }

@@ -23,6 +23,8 @@ options=("$@")
 [ "$torch_kind" != off ] || options+=(-DRAINGAUGE_WITH_TORCH=OFF)
 [ -z "${RAINGAUGE_TORCH_DIR:-}" ] || options+=("-DRAINGAUGE_TORCH_DIR=$RAINGAUGE_TORCH_DIR")
 
+[ ! -e "$plotly_js" ] || options+=("-DRAINGAUGE_PLOTLY_JS=$plotly_js")
+
 unset MAKEFLAGS MFLAGS MAKELEVEL  # called from make, yet not one of its jobs
 jobs=${RAINGAUGE_JOBS:-$(jobs_that_fit)}
 say "$folder ($generator, $jobs at once)"

@@ -5,6 +5,7 @@
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cache=${RAINGAUGE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/raingauge}
 torch_version=2.11.0
+plotly_version=6.5.0
 clang_version=14  # of clang-format and clang-tidy: another version formats differently
 
 say() { printf 'raingauge: %s\n' "$*"; }
@@ -13,6 +14,8 @@ fail() {
   printf 'raingauge: error: %s\n' "$*" >&2
   exit 1
 }
+
+plotly_js=$cache/plotly-$plotly_version/plotly.min.js
 
 find_torch() { "$project/harness/setup/find_torch.sh" "$torch_version" "${RAINGAUGE_TORCH_DIR:-}"; }
 

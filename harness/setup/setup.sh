@@ -25,7 +25,7 @@ build_packages=(libhdf5-dev libyaml-cpp-dev libbenchmark-dev libgtest-dev libgmo
 build_optional_commands=(ninja:ninja-build)
 build_optional_packages=(libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev
   libopencv-videoio-dev libopencv-video-dev)
-test_optional_commands=(h5dump:hdf5-tools)
+test_optional_commands=(h5dump:hdf5-tools chromium:chromium)
 lint_commands=("clang-format-$clang_version:clang-format-$clang_version"
   "clang-tidy-$clang_version:clang-tidy-$clang_version")
 format_commands=("clang-format-$clang_version:clang-format-$clang_version")
@@ -163,6 +163,32 @@ the torch_* kernels."
   exec 9>&-
 }
 
+# The script alone, out of the wheel: report.html is made without it nowhere, all else is.
+install_plotly() {
+  [ ! -e "$plotly_js" ] || return 0
+  mkdir -p "$cache"
+  exec 9>"$cache/lock"
+  flock 9
+  if [ ! -e "$plotly_js" ]; then
+    say "fetching plotly $plotly_version into $cache"
+    local partial
+    partial=$(mktemp -d "$cache/partial.XXXXXX")
+    if PIP_DISABLE_PIP_VERSION_CHECK=1 python3 -m pip download --quiet --no-deps --no-cache-dir \
+      --progress-bar off --dest "$partial" "plotly==$plotly_version" &&
+      python3 -c 'import sys, zipfile
+with zipfile.ZipFile(sys.argv[1]) as wheel, open(sys.argv[2], "wb") as target:
+    target.write(wheel.read("plotly/package_data/plotly.min.js"))' \
+        "$partial"/plotly-*.whl "$partial/plotly.min.js"; then
+      mkdir -p "$(dirname "$plotly_js")"
+      mv "$partial/plotly.min.js" "$plotly_js"
+    else
+      say "going on without plotly: this build refuses the report format html"
+    fi
+    rm -rf "$partial"
+  fi
+  exec 9>&-
+}
+
 install_python() {
   [ -z "$(python_for_tests)" ] || return 0
   mkdir -p "$cache"
@@ -183,6 +209,7 @@ stage() {  # adds to required, optional, wheels
       optional+=($(missing_commands "${build_optional_commands[@]}")
         $(missing_packages "${build_optional_packages[@]}"))
       [ "$torch_kind" = off ] || have_torch || wheels=yes
+      [ -e "$plotly_js" ] || wheels=yes
       ;;
     test)
       optional+=($(missing_commands "${test_optional_commands[@]}"))
@@ -214,7 +241,10 @@ done
 install_system "${required[*]}" "${optional[*]}"
 for name in "$@"; do
   case $name in
-    build) [ "$torch_kind" = off ] || install_torch ;;
+    build)
+      [ "$torch_kind" = off ] || install_torch
+      install_plotly
+      ;;
     test) install_python ;;
   esac
 done

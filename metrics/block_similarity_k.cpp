@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// How alike are the keys of one block under the arm's order? The mechanism that a permutation claims
+// (RainFusion2.0, section 3.3). A property of order and record, the same whatever is kept.
+#include "metrics/row_terms.h"
+
+namespace raingauge {
+
+MetricEntry block_similarity_k_metric() {
+  return {.spec = {.name = "block_similarity_k",
+                   .unit = "1",
+                   .help = "mean cosine of two different keys of one block",
+                   .formula = "mean_blocks mean_{i != j in block} cos(k_i, k_j)",
+                   .better = Better::neither},
+          .terms = 1,
+          .missing =
+              [](const RowEvidence& evidence) {
+                return std::string_view(
+                    std::isnan(evidence.block_similarity_k) ? "no block has two tokens" : "");
+              },
+          .contribute = [](const RowEvidence& evidence, std::int64_t /*row*/,
+                           double* terms) { terms[0] = evidence.block_similarity_k; },
+          .of_sums = mean_of_rows};
+}
+
+}  // namespace raingauge
