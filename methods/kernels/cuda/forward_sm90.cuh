@@ -31,16 +31,12 @@ constexpr int kThreads = (kConsumers + 1) * 128;
 constexpr int kLoaderWarps = 2;   // of Q
 constexpr float kLimit = 256.0F;  // of a thread's weights in one step, under a kept reference
 
-// kCubic: of 16 exponentials, how many run on the multiply units. kToken: the warpgroups issue their
-// products in turn. kQRegisters: Q stands in registers.
-template <Element kElementType, int kHeadDim, int kCubicOf16, bool kPassToken,
-          bool kQueriesInRegisters>
+// kToken: the warpgroups issue their products in turn.
+template <Element kElementType, int kHeadDim, bool kPassToken>
 struct Config {
   static constexpr Element kElement = kElementType;
   static constexpr int kDim = kHeadDim;
-  static constexpr int kCubic = kCubicOf16;
   static constexpr bool kToken = kPassToken;
-  static constexpr bool kQRegisters = kQueriesInRegisters;
   static constexpr int kQBytes = kTileRows * kDim * 2;
   static constexpr int kSlotBytes = kStepKeys * kDim * 2;
   static constexpr int kSlots = kDim == 128 ? 5 : 12;
@@ -349,14 +345,6 @@ class Consumer {
   }
   __device__ __forceinline__ void wait_q() {
     barrier_wait(shared_address(&s.control->q_full[q_read.slot]), q_read.phase);
-    if constexpr (C::kQRegisters) {
-      const int row = group * 64 + warp * 16 + (lane & 15);
-#pragma unroll
-      for (int i = 0; i < C::kDim / 16; ++i) {
-        load_matrices(query + 4 * i,
-                      s.q_tile(q_read.slot) + tile_byte(row, 2 * i + (lane >> 4), kTileRows));
-      }
-    }
   }
 
   // ---- slots ----
@@ -367,6 +355,7 @@ class Consumer {
     return slot;
   }
   __device__ __forceinline__ void release_slot(int slot) {
+    __syncwarp();
     if (lane == 0) barrier_arrive(shared_address(&s.control->slot_empty[slot]));
   }
   __device__ __forceinline__ void take_token() {
@@ -382,16 +371,11 @@ class Consumer {
         matrix(s.q_tile(q_read.slot) + static_cast<std::uint32_t>(group * 64 * 128), 16, 1024);
     const std::uint64_t k = matrix(s.slot(slot), 16, 1024);
     pin(score);
-    if constexpr (C::kQRegisters) pin(query);
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < C::kDim / 16; ++i) {
       const std::uint64_t offset = (i & 3) * 2 + (i >> 2) * (kTileRows * 128 / 16);
-      if constexpr (C::kQRegisters) {
-        multiply_qk<C::kElement>(score, query + 4 * i, k + offset, i == 0 ? 0 : 1);
-      } else {
-        multiply_qk<C::kElement>(score, q + offset, k + offset, i == 0 ? 0 : 1);
-      }
+      multiply_qk<C::kElement>(score, q + offset, k + offset, i == 0 ? 0 : 1);
     }
     wgmma_commit();
     pin(score);
@@ -452,8 +436,7 @@ class Consumer {
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
         const float x = fmaf(score[i + j], p.scale_log2, -bases[half]);
-        // Every 16 consecutive elements share the units alike.
-        w[j] = ((i + j) * 5) % 16 < C::kCubic ? exp2_cubic(x) : exp2_unit(x);
+        w[j] = exp2_unit(x);
         part[half][j] += w[j];
       }
       weight[i >> 1] = pack<C::kElement>(w[0], w[1]);
@@ -471,21 +454,24 @@ class Consumer {
     weigh(reference[0], reference[1], add);
     const bool fits = (add[0] <= kLimit) & (add[1] <= kLimit);
     if (!__all_sync(kAllLanes, fits)) {
-      move_references();
+      move_references(add);
       weigh(base(0), base(1), add);
     }
     sum[0] += add[0];
     sum[1] += add[1];
   }
-  __device__ __forceinline__ void move_references() {
+  // Of the rows whose weights do not fit; the others keep theirs, so that no row's bits depend on its
+  // neighbours.
+  __device__ __forceinline__ void move_references(const float (&add)[2]) {
     float tops[2];
     float shrink[2];
     find_tops(tops);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
+      const unsigned row = __ballot_sync(kAllLanes, !(add[half] <= kLimit)) >> (lane & 28) & 15U;
       const float former = reference[half];
-      reference[half] = fmaxf(former, tops[half]);
-      shrink[half] = exp2_unit(former - base(half));
+      if (row != 0) reference[half] = fmaxf(former, tops[half]);
+      shrink[half] = row != 0 ? exp2_unit(former - base(half)) : 1.0F;
       sum[half] *= shrink[half];
     }
     shrink_out(shrink);
@@ -663,7 +649,6 @@ class Consumer {
   float score[64];
   float out[C::kDim / 2];
   std::uint32_t weight[32];
-  std::uint32_t query[C::kQRegisters ? C::kDim / 4 : 1];
   float reference[2];  // base 2, of the weights; -inf until the row meets a score above it
   float sum[2];        // this thread's part of the row sums
   int accumulate = 0;

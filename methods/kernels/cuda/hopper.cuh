@@ -94,12 +94,6 @@ __device__ __forceinline__ void store_matrices(std::uint32_t target, std::uint32
                "r"(a), "r"(b), "r"(c), "r"(d)
                : "memory");
 }
-__device__ __forceinline__ void load_matrices(std::uint32_t* r, std::uint32_t source) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(source)
-               : "memory");
-}
 __device__ __forceinline__ uint4 load_shared(std::uint32_t address) {
   uint4 value;
   asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
@@ -189,17 +183,6 @@ __device__ __forceinline__ void multiply_qk(float (&d)[64], std::uint64_t a, std
                : outs                                                                          \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate))
 template <Element E>
-__device__ __forceinline__ void multiply_qk(float (&d)[64], const std::uint32_t* a, std::uint64_t b,
-                                            int accumulate) {
-  if constexpr (E == Element::bf16) {
-    RAINGAUGE_RS("bf16", "m64n128k16", RAINGAUGE_D64, RAINGAUGE_F64(d), "%64", "%65", "%66", "%67",
-                 "%68", "%69", "0");
-  } else {
-    RAINGAUGE_RS("f16", "m64n128k16", RAINGAUGE_D64, RAINGAUGE_F64(d), "%64", "%65", "%66", "%67",
-                 "%68", "%69", "0");
-  }
-}
-template <Element E>
 __device__ __forceinline__ void multiply_pv(float (&d)[64], const std::uint32_t* a, std::uint64_t b,
                                             int accumulate) {
   if constexpr (E == Element::bf16) {
@@ -229,18 +212,11 @@ __device__ __forceinline__ float exp2_unit(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
-// 2^x on the multiply units, relative error below 7.6e-5 from -126 to 127 and clamped beyond: x splits
-// into the nearest integer and a rest in [-1/2, 1/2], whose power is a cubic (minimax for the relative
-// error). NaN becomes the largest float.
-__device__ __forceinline__ float exp2_cubic(float x) {
-  asm("max.NaN.f32 %0, %0, 0fC2FC0000;" : "+f"(x));  // -126
-  asm("min.NaN.f32 %0, %0, 0f42FE0000;" : "+f"(x));  // 127
-  const float shifted = x + 12582912.0F;  // 1.5 * 2^23: the integer lands in the low bits
-  const float rest = x - (shifted - 12582912.0F);
-  float y = fmaf(rest, 0.055171668F, 0.242611122F);
-  y = fmaf(y, rest, 0.693260986F);
-  y = fmaf(y, rest, 0.999928074F);
-  return __int_as_float(__float_as_int(y) + (__float_as_int(shifted) << 23));
+// Absolute error below 2^-22 near 1, -inf for 0.
+__device__ __forceinline__ float log2_unit(float x) {
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
 }
 
 template <Element E>

@@ -78,8 +78,7 @@ class Measurer {
       if (item.count < 0) return;
       barrier_wait(shared_address(&s.control->q_full[q.slot]), q.phase);
       total[0] = total[1] = 0.0F;
-      const int steps = step_count(p.table, item.count);
-      for (int i = 0; i < steps; ++i) step(i, s.q_tile(q.slot));
+      measure_item(s.q_tile(q.slot), step_count(p.table, item.count));
       write_lse();
       __syncwarp();
       if (lane == 0) barrier_arrive(shared_address(&s.control->q_empty[q.slot]));
@@ -88,37 +87,60 @@ class Measurer {
   }
 
  private:
-  __device__ __forceinline__ void step(int i, std::uint32_t tile) {
+  struct Slot {
+    int index;
+    std::uint32_t columns;
+  };
+  // Two steps at a time: the second's products run under the first's sums.
+  __device__ __forceinline__ void measure_item(std::uint32_t tile, int steps) {
+    int i = 0;
+    for (; i + 1 < steps; i += 2) {
+      const Slot first = issue(even, tile);
+      const Slot second = issue(odd, tile);
+      wgmma_wait<1>();
+      finish(even, first, i);
+      wgmma_wait<0>();
+      finish(odd, second, i + 1);
+    }
+    if (i == steps) return;
+    const Slot last = issue(even, tile);
+    wgmma_wait<0>();
+    finish(even, last, i);
+  }
+  __device__ __forceinline__ Slot issue(float (&score)[64], std::uint32_t tile) {
     const int slot = ring.slot;
     barrier_wait(shared_address(&s.control->slot_full[slot]), ring.phase);
     ring.advance();
-    const std::uint32_t columns = s.control->columns[slot];
     const std::uint64_t q = matrix(tile + static_cast<std::uint32_t>(group * 64 * 128), 16, 1024);
     const std::uint64_t k = matrix(s.slot(slot), 16, 1024);
     pin(score);
     wgmma_fence();
 #pragma unroll
-    for (int step = 0; step < C::kDim / 16; ++step) {
-      const std::uint64_t offset = (step & 3) * 2 + (step >> 2) * (kTileRows * 128 / 16);
-      multiply_qk<C::kElement>(score, q + offset, k + offset, step == 0 ? 0 : 1);
+    for (int i = 0; i < C::kDim / 16; ++i) {
+      const std::uint64_t offset = (i & 3) * 2 + (i >> 2) * (kTileRows * 128 / 16);
+      multiply_qk<C::kElement>(score, q + offset, k + offset, i == 0 ? 0 : 1);
     }
     wgmma_commit();
-    wgmma_wait<0>();
     pin(score);
-    if (lane == 0) barrier_arrive(shared_address(&s.control->slot_empty[slot]));
-    if (columns != kAllColumns) {
+    return {slot, s.control->columns[slot]};
+  }
+  __device__ __forceinline__ void finish(float (&score)[64], const Slot& slot, int i) {
+    pin(score);
+    __syncwarp();
+    if (lane == 0) barrier_arrive(shared_address(&s.control->slot_empty[slot.index]));
+    if (slot.columns != kAllColumns) {
 #pragma unroll
       for (int e = 0; e < 64; ++e) {
         const int column = (e >> 2) * 8 + (lane & 3) * 2 + (e & 1);
-        if (!column_counts(columns, column)) score[e] = -INFINITY;
+        if (!column_counts(slot.columns, column)) score[e] = -INFINITY;
       }
     }
-    if (i == 0) find_references();
-    measure(i);
+    if (i == 0) find_references(score);
+    measure(score, i);
   }
 
   // The largest scaled scores of both rows become the references; a row of -inf gets 0.
-  __device__ __forceinline__ void find_references() {
+  __device__ __forceinline__ void find_references(const float (&score)[64]) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float top = -INFINITY;
@@ -136,8 +158,8 @@ class Measurer {
     }
   }
 
-  // sums[row half][box half] over the row's four threads.
-  __device__ __forceinline__ void add_up(float (&sums)[2][2]) {
+  // sums[row half][box of the step] over the row's four threads; one box of 128: all in the first.
+  __device__ __forceinline__ void add_up(const float (&score)[64], float (&sums)[2][2]) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) sums[half][0] = sums[half][1] = 0.0F;
 #pragma unroll
@@ -145,26 +167,33 @@ class Measurer {
       const int half = (e >> 1) & 1;
       sums[half][e >> 5] += exp2_unit(fmaf(score[e], p.scale_log2, -reference[half]));
     }
+    const bool pairs = p.table.box_keys == kHalfKeys;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-#pragma unroll
-      for (int box = 0; box < 2; ++box) {
-        sums[half][box] += __shfl_xor_sync(kAllLanes, sums[half][box], 1);
-        sums[half][box] += __shfl_xor_sync(kAllLanes, sums[half][box], 2);
+      if (pairs) {
+        sums[half][1] = over_row(sums[half][1]);
+      } else {
+        sums[half][0] += sums[half][1];
+        sums[half][1] = 0.0F;
       }
+      sums[half][0] = over_row(sums[half][0]);
     }
   }
+  static __device__ __forceinline__ float over_row(float x) {
+    x += __shfl_xor_sync(kAllLanes, x, 1);
+    return x + __shfl_xor_sync(kAllLanes, x, 2);
+  }
 
-  __device__ __forceinline__ void measure(int i) {
+  __device__ __forceinline__ void measure(const float (&score)[64], int i) {
     float sums[2][2];
-    add_up(sums);
+    add_up(score, sums);
     const float all = fmaxf(sums[0][0] + sums[0][1], sums[1][0] + sums[1][1]);
     // A row of which nothing was above 2^-126 yet may have a reference that is far too high.
     const bool lost =
         total[0] + sums[0][0] + sums[0][1] == 0.0F || total[1] + sums[1][0] + sums[1][1] == 0.0F;
     if (__any_sync(kAllLanes, !(all <= kLargestSum) || lost)) {
-      find_references();
-      add_up(sums);
+      find_references(score);
+      add_up(score, sums);
     }
     const bool pairs = p.table.box_keys == kHalfKeys;
     const int box = pairs ? 2 * i : i;
@@ -176,10 +205,10 @@ class Measurer {
       float* target =
           m.levels + (std::int64_t{item.head} * m.boxes + box) * m.positions + item.q_first + row;
       if (!pairs) {
-        *target = reference[half] + log2f(sums[half][0] + sums[half][1]);
+        *target = reference[half] + log2_unit(sums[half][0] + sums[half][1]);
       } else {
-        *target = reference[half] + log2f(sums[half][0]);
-        if (box + 1 < m.boxes) target[m.positions] = reference[half] + log2f(sums[half][1]);
+        *target = reference[half] + log2_unit(sums[half][0]);
+        if (box + 1 < m.boxes) target[m.positions] = reference[half] + log2_unit(sums[half][1]);
       }
     }
   }
@@ -200,7 +229,7 @@ class Measurer {
   int group, warp, lane;
   Cursor<C::kSlots> ring;
   Message item{};
-  float score[64];
+  float even[64], odd[64];  // scores of a step
   float reference[2] = {0.0F, 0.0F}, total[2] = {0.0F, 0.0F};
 };
 
@@ -247,8 +276,8 @@ cudaError_t launch_levels(const MassParams& m, const KeyTensor& k, cudaStream_t 
 template <Element kElement>
 cudaError_t launch_levels_of(const MassParams& m, const KeyTensor& k, int head_dim,
                              cudaStream_t stream) {
-  if (head_dim == 64) return launch_levels<Config<kElement, 64, 0, false, false>>(m, k, stream);
-  if (head_dim == 128) return launch_levels<Config<kElement, 128, 0, false, false>>(m, k, stream);
+  if (head_dim == 64) return launch_levels<Config<kElement, 64, false>>(m, k, stream);
+  if (head_dim == 128) return launch_levels<Config<kElement, 128, false>>(m, k, stream);
   return cudaErrorInvalidValue;
 }
 
