@@ -11,7 +11,6 @@
 #include <array>
 #include <chrono>
 #include <cmath>
-#include <functional>
 #include <map>
 #include <utility>
 
@@ -261,6 +260,15 @@ struct FullBlock::Impl {
     at::Tensor q, k, v;  // [1, N, H, D]
   };
 
+  template <typename Attention>
+  double timed(const Attention& attention) const {
+    const c10::InferenceMode inference;
+    if (device.is_cuda()) at::detail::getCUDAHooks().deviceSynchronize(device.index());
+    Stopwatch watch(device);
+    after_attention(attention(before_attention()));
+    return watch.stop();
+  }
+
   Heads before_attention() const {
     Heads heads = stream_heads("video.", video, 0);
     heads.q = rotated(heads.q);
@@ -326,28 +334,16 @@ std::unique_ptr<Record> FullBlock::record(const std::vector<int>& heads) const {
 }
 
 double FullBlock::surroundings_ms() const {
-  const c10::InferenceMode inference;
   // Values stand in for the output: the same shape and layout, and no attention.
-  if (impl_->device.is_cuda()) {
-    at::detail::getCUDAHooks().deviceSynchronize(impl_->device.index());
-  }
-  Stopwatch watch(impl_->device);
-  const Impl::Heads heads = impl_->before_attention();
-  impl_->after_attention(heads.v);
-  return watch.stop();
+  return impl_->timed([](const Impl::Heads& heads) { return heads.v; });
 }
 
 double FullBlock::whole_ms() const {
-  const c10::InferenceMode inference;
-  if (impl_->device.is_cuda()) {
-    at::detail::getCUDAHooks().deviceSynchronize(impl_->device.index());
-  }
-  Stopwatch watch(impl_->device);
-  const Impl::Heads heads = impl_->before_attention();
-  const at::Tensor o = at::scaled_dot_product_attention(
-      heads.q.transpose(1, 2), heads.k.transpose(1, 2), heads.v.transpose(1, 2));
-  impl_->after_attention(o.transpose(1, 2));
-  return watch.stop();
+  return impl_->timed([](const Impl::Heads& heads) {
+    return at::scaled_dot_product_attention(heads.q.transpose(1, 2), heads.k.transpose(1, 2),
+                                            heads.v.transpose(1, 2))
+        .transpose(1, 2);
+  });
 }
 
 }  // namespace raingauge::demo

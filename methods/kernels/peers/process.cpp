@@ -18,7 +18,7 @@
 #include <cstring>
 
 #include "data/error.h"
-#include "methods/kernels/peers/runner_text.h"  // made by CMake from runner.py
+#include "methods/kernels/peers/runner_text.h"  // made by CMake from the Python files
 
 extern char** environ;
 
@@ -35,10 +35,9 @@ int anonymous_file(const char* name) {
   return file;
 }
 
-// The runner as a file that the interpreter can open.
-int runner_file() {
+// A text of the program as a file that the interpreter can open.
+int text_file(std::string_view text) {
   const int file = anonymous_file("raingauge-runner");
-  const std::string_view text = kRunnerText;
   std::size_t done = 0;
   while (done < text.size()) {
     const ssize_t count = ::write(file, text.data() + done, text.size() - done);
@@ -106,26 +105,28 @@ Process::~Process() {
   ::close(log_);
 }
 
-// Descriptors of the child: 1 and 2 the log, 3 the socket, 4 inputs, 5 plan, 6 the runner. They are
-// copied up first, so that none is overwritten before it has reached its place.
+// Descriptors of the child: 1 and 2 the log, 3 the socket, 4 inputs, 5 plan, from 6 on the texts of
+// runner.py, plan.py and tensors.py. They are copied up first, so that none is overwritten before it has reached its place.
 void Process::spawn(const SharedFile& inputs, const SharedFile& plan) {
   int ends[2] = {-1, -1};
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
     throw Error(label_ + ": cannot make a socket: " + system_error());
   }
   socket_ = ends[0];
-  const int runner = runner_file();
-  const std::array<int, 5> sources = {log_, ends[1], inputs.descriptor(), plan.descriptor(),
-                                      runner};
+  const std::array<int, 3> texts = {text_file(kRunnerText), text_file(kPlanText),
+                                    text_file(kTensorsText)};
+  const std::array<int, 7> sources = {
+      log_, ends[1], inputs.descriptor(), plan.descriptor(), texts[0], texts[1], texts[2]};
+  constexpr int kCount = static_cast<int>(sources.size());
   constexpr int kHigh = 100;
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
-  for (int i = 0; i < 5; ++i) {
+  for (int i = 0; i < kCount; ++i) {
     posix_spawn_file_actions_adddup2(&actions, sources[static_cast<std::size_t>(i)], kHigh + i);
   }
   posix_spawn_file_actions_adddup2(&actions, kHigh, 1);
-  for (int i = 0; i < 5; ++i) posix_spawn_file_actions_adddup2(&actions, kHigh + i, 2 + i);
-  for (int i = 0; i < 5; ++i) posix_spawn_file_actions_addclose(&actions, kHigh + i);
+  for (int i = 0; i < kCount; ++i) posix_spawn_file_actions_adddup2(&actions, kHigh + i, 2 + i);
+  for (int i = 0; i < kCount; ++i) posix_spawn_file_actions_addclose(&actions, kHigh + i);
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
   sigset_t defaults;
@@ -143,7 +144,7 @@ void Process::spawn(const SharedFile& inputs, const SharedFile& plan) {
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
   ::close(ends[1]);
-  ::close(runner);
+  for (const int text : texts) ::close(text);
   if (failure != 0) {
     child_ = -1;
     ::close(std::exchange(socket_, -1));

@@ -28,6 +28,7 @@ events on the current stream, or with the monotonic clock on a CPU.
 
 import ast
 import ctypes
+import importlib.machinery
 import importlib.util
 import json
 import mmap
@@ -39,12 +40,15 @@ import time
 import traceback
 
 PROTOCOL = 1
-FLUSH_BYTES = 512 << 20  # more than any L2
-FLUSHES = 4  # together they give the host, Python above all, a head start over the device
 
 
-class Unsupported(Exception):
-    """What a peer does not cover: an outcome, not a failure."""
+def load_text(name, descriptor):
+    """A module whose text the process that started this one left open."""
+    loader = importlib.machinery.SourceFileLoader(name, f"/dev/fd/{descriptor}")
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    sys.modules[name] = module
+    loader.exec_module(module)
+    return module
 
 
 def leave_with_parent():
@@ -52,267 +56,6 @@ def leave_with_parent():
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     except (OSError, AttributeError):
         pass
-
-
-class Plan:
-    """What a method decided. Arrays are numpy's, in host memory; methods/kernels/kernel.h and
-    data/plan.h say what they mean."""
-
-    def __init__(self, header, arrays, device):
-        for name in ("heads", "tokens", "head_dim", "dtype", "scale", "dense"):
-            setattr(self, name, header[name])
-        self.device = device
-        self.q_order = arrays.get("q_order")  # int32 [1 or heads, tokens]; None: identity
-        self.k_order = arrays.get("k_order")
-        self.q_offsets = arrays["q_offsets"]  # int32 [1 or heads, query blocks + 1]
-        self.k_offsets = arrays["k_offsets"]
-        self.row_offsets = arrays["row_offsets"]  # int64 [heads * query blocks + 1]
-        self.columns = arrays["columns"]  # int32, ascending in every row
-        self.key_valid = arrays.get("key_valid")  # uint8 [tokens]; None: every key
-        self._uniform = {}
-
-    def uniform(self, block):
-        """The plan on blocks of exactly `block` tokens; see Uniform. Raises Unsupported."""
-        if block not in self._uniform:
-            self._uniform[block] = Uniform(self, block)
-        return self._uniform[block]
-
-
-class Side:
-    """Queries or keys in block order, every block but the last holding exactly `block` slots.
-
-    slots: int64 [P, length], the token that stands in a slot; None: slot = token
-    valid: bool [P, length], False where a slot holds nothing (its token is 0 then); None: all hold
-    """
-
-    def __init__(self, order, offsets, tokens, block, key_valid):
-        import numpy as np
-        sizes = np.diff(offsets.astype(np.int64), axis=1)
-        if block is not None and sizes.size and sizes.max() > block:
-            raise Unsupported(f"blocks of up to {sizes.max()} tokens; at most {block} are covered")
-        rows = offsets.shape[0] if order is None else max(order.shape[0], offsets.shape[0])
-        self.blocks = sizes.shape[1]
-        packed = block is None or bool((sizes[:, :-1] == block).all()) and bool((sizes[:, -1] > 0).all())
-        if packed:
-            self.length = tokens
-            self.slots = None if order is None else order.astype(np.int64)
-            self.valid = None
-        else:
-            self.length = self.blocks * block
-            self._pad(order, offsets, sizes, block, rows)
-        if key_valid is not None:
-            keys = self.slots if self.slots is not None else np.arange(self.length)[None]
-            usable = key_valid.astype(bool)[keys]
-            self.valid = usable if self.valid is None else self.valid & usable
-        if self.valid is not None and self.valid.all():
-            self.valid = None
-
-    def _pad(self, order, offsets, sizes, block, rows):
-        import numpy as np
-        self.slots = np.zeros((rows, self.length), np.int64)
-        self.valid = np.zeros((rows, self.length), bool)
-        inside = np.arange(block)
-        for p in range(rows):
-            starts = offsets[p if offsets.shape[0] > 1 else 0][:-1].astype(np.int64)
-            count = sizes[p if sizes.shape[0] > 1 else 0]
-            valid = (inside[None] < count[:, None]).reshape(-1)
-            positions = (starts[:, None] + inside[None]).reshape(-1)[valid]
-            line = None if order is None else order[p if order.shape[0] > 1 else 0]
-            self.slots[p, valid] = positions if line is None else line[positions]
-            self.valid[p] = valid
-
-    def places(self, tokens):
-        """int64 [P, tokens]: the slot of every token."""
-        import numpy as np
-        if self.slots is None:
-            return None
-        places = np.zeros((self.slots.shape[0], tokens), np.int64)
-        for p in range(self.slots.shape[0]):
-            filled = slice(None) if self.valid is None else self.valid[p]
-            places[p, self.slots[p, filled]] = np.arange(self.length)[filled]
-        return places
-
-
-class Uniform:
-    """A plan on a grid of equal blocks.
-
-    q, k: Side. counts int32 [heads, q.blocks] and indices int32 [heads, q.blocks, widest], of the
-    key blocks that hold nothing but valid slots (`full_*`) and of those that need the mask
-    k.valid (`partial_*`). Slots beyond k.length are no slots: a ragged last block is full.
-    """
-
-    def __init__(self, plan, block):
-        import numpy as np
-        self.block = block
-        self.q = Side(plan.q_order, plan.q_offsets, plan.tokens, block, None)
-        self.k = Side(plan.k_order, plan.k_offsets, plan.tokens, block, plan.key_valid)
-        heads, rows = plan.heads, plan.q_offsets.shape[1] - 1
-        counts = np.diff(plan.row_offsets)
-        row = np.repeat(np.arange(heads * rows), counts)
-        partial = np.zeros(len(row), bool)
-        if self.k.valid is not None:
-            whole = self._whole_blocks()
-            head = row // rows if whole.shape[0] > 1 else np.zeros(len(row), np.int64)
-            partial = ~whole[head, plan.columns]
-        shape = (heads, rows)
-        self.full_counts, self.full_indices = self._listed(row, plan.columns, ~partial, shape)
-        self.partial_counts, self.partial_indices = self._listed(row, plan.columns, partial, shape)
-
-    def _whole_blocks(self):
-        import numpy as np
-        padded = np.ones((self.k.valid.shape[0], self.k.blocks * self.block), bool)
-        padded[:, :self.k.length] = self.k.valid
-        return padded.reshape(padded.shape[0], self.k.blocks, self.block).all(-1)
-
-    @staticmethod
-    def _listed(row, columns, chosen, shape):
-        import numpy as np
-        row, columns = row[chosen], columns[chosen]
-        counts = np.bincount(row, minlength=shape[0] * shape[1])
-        widest = max(1, int(counts.max(initial=0)))
-        indices = np.zeros((shape[0] * shape[1], widest), np.int32)
-        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        indices[row, np.arange(len(row)) - np.repeat(starts, counts)] = columns
-        return (counts.astype(np.int32).reshape(shape), indices.reshape(*shape, widest))
-
-
-class Clock:
-    """Milliseconds between marks on the host."""
-
-    def __init__(self):
-        self.marks = [time.perf_counter()]
-
-    def mark(self):
-        self.marks.append(time.perf_counter())
-
-    def phases(self):
-        return [1000 * (b - a) for a, b in zip(self.marks, self.marks[1:])]
-
-
-class CudaClock:
-    """Milliseconds between marks on the current stream, after a flush of L2."""
-
-    flush = None
-
-    def __init__(self, torch):
-        self.torch = torch
-        if CudaClock.flush is None:
-            CudaClock.flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
-        torch.cuda.synchronize()
-        for _ in range(FLUSHES):
-            CudaClock.flush.zero_()
-        self.events = []
-        self.mark()
-
-    def mark(self):
-        event = self.torch.cuda.Event(enable_timing=True)
-        event.record()
-        self.events.append(event)
-
-    def phases(self):
-        self.torch.cuda.synchronize()
-        return [a.elapsed_time(b) for a, b in zip(self.events, self.events[1:])]
-
-
-class TorchTensors:
-    """Q, K, V as torch tensors on the device."""
-
-    def __init__(self, device):
-        import torch
-        self.torch = torch
-        self.device = torch.device(device)
-        self.cuda = self.device.type == "cuda"
-        if self.cuda:
-            torch.cuda.set_device(self.device)
-        torch.set_grad_enabled(False)
-
-    def set_threads(self, threads):
-        if threads > 0:
-            self.torch.set_num_threads(threads)
-
-    def view(self, memory, offset, shape, dtype):
-        torch = self.torch
-        kind = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[dtype]
-        count = shape[0] * shape[1] * shape[2]
-        flat = torch.frombuffer(memory, dtype=kind, count=count, offset=offset)
-        tensor = flat.view(*shape)
-        # Host tensors are copied as well: the memory may be mapped anew while they are in use.
-        return tensor.to(self.device) if self.cuda else tensor.clone()
-
-    def clock(self):
-        return CudaClock(self.torch) if self.cuda else Clock()
-
-    def settle(self):
-        if self.cuda:
-            self.torch.cuda.synchronize()
-
-    def index(self, places):
-        return None if places is None else self.torch.from_numpy(places).to(self.device)
-
-    def gather(self, x, places):
-        """x [H, N, ...] at places [P, S] -> [H, S, ...]; None: as it is."""
-        if places is None:
-            return x
-        if places.shape[0] == 1:
-            return x.index_select(1, places[0])
-        if x.dim() == 2:
-            return x.gather(1, places)
-        return x.gather(1, places[:, :, None].expand(-1, -1, x.shape[2]))
-
-    def describe(self, x):
-        return list(x.shape) if self.torch.is_tensor(x) else None
-
-    def store(self, x, memory, offset):
-        import numpy as np
-        flat = x.detach().to(self.torch.float32).contiguous().cpu().numpy().reshape(-1)
-        np.frombuffer(memory, np.float32, flat.size, offset)[:] = flat
-
-
-class NumpyTensors:
-    """Q, K, V as numpy arrays in host memory."""
-
-    cuda = False
-
-    def __init__(self, device):
-        if device != "cpu":
-            raise Unsupported(f"numpy arrays are host memory; the device is {device}")
-
-    def set_threads(self, threads):
-        pass
-
-    def view(self, memory, offset, shape, dtype):
-        import numpy as np
-        count = shape[0] * shape[1] * shape[2]
-        if dtype == "bf16":
-            bits = np.frombuffer(memory, np.uint16, count, offset).astype(np.uint32)
-            return (bits << 16).view(np.float32).reshape(shape)
-        kind = np.float32 if dtype == "f32" else np.float16
-        return np.frombuffer(memory, kind, count, offset).reshape(shape).astype(np.float32)
-
-    def clock(self):
-        return Clock()
-
-    def settle(self):
-        pass
-
-    def index(self, places):
-        return places
-
-    def gather(self, x, places):
-        import numpy as np
-        if places is None:
-            return x
-        if places.shape[0] == 1:
-            return x[:, places[0]]
-        return np.stack([x[h, places[h]] for h in range(x.shape[0])])
-
-    def describe(self, x):
-        return list(x.shape) if hasattr(x, "shape") else None
-
-    def store(self, x, memory, offset):
-        import numpy as np
-        flat = np.ascontiguousarray(x, np.float32).reshape(-1)
-        np.frombuffer(memory, np.float32, flat.size, offset)[:] = flat
 
 
 def missing_package(error, packages):
@@ -341,7 +84,6 @@ class Peer:
     def __init__(self, request):
         path = request["file"]
         sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
-        sys.modules["raingauge_peer"] = sys.modules["__main__"]
         spec = importlib.util.spec_from_file_location("raingauge_peer_file", path)
         self.module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = self.module  # compilers look functions up by their module
@@ -354,12 +96,12 @@ class Peer:
             device = request["device"]
             devices = get("DEVICES", ("cpu", "cuda"))
             if device.split(":")[0] not in devices:
-                raise Unsupported(f"runs on {', '.join(devices)}, not on {device}")
-            kinds = {"torch": TorchTensors, "numpy": NumpyTensors}
+                raise plans.Unsupported(f"runs on {', '.join(devices)}, not on {device}")
+            kinds = {"torch": tensors.TorchTensors, "numpy": tensors.NumpyTensors}
             self.tensors = kinds[get("TENSORS", "torch")](device)
             self.tensors.set_threads(request["threads"])
         except ImportError as error:
-            raise Unsupported(missing_package(error, declared_packages(path))) from error
+            raise plans.Unsupported(missing_package(error, declared_packages(path))) from error
         self.device = device
         self.in_blocks = get("LAYOUT", "record") == "blocks"
         self.block = get("BLOCK", 128)
@@ -387,14 +129,14 @@ class Peer:
         for name, (offset, dtype, shape) in request["arrays"].items():
             count = int(np.prod(shape))
             arrays[name] = np.frombuffer(memory, dtype, count, offset).reshape(shape).copy()
-        plan = Plan(request["plan"], arrays, self.device)
+        plan = plans.Plan(request["plan"], arrays, self.device)
         check = getattr(self.module, "supports", None)
         reason = check(plan) if check is not None else None
         if reason:
-            raise Unsupported(reason)
+            raise plans.Unsupported(reason)
         if self.in_blocks:
-            q = Side(plan.q_order, plan.q_offsets, plan.tokens, self.block, None)
-            k = Side(plan.k_order, plan.k_offsets, plan.tokens, self.block, None)
+            q = plans.Side(plan.q_order, plan.q_offsets, plan.tokens, self.block, None)
+            k = plans.Side(plan.k_order, plan.k_offsets, plan.tokens, self.block, None)
             self.indices[request["id"]] = tuple(
                 self.tensors.index(x) for x in (q.slots, k.slots, q.places(plan.tokens)))
         self.plans[request["id"]] = plan
@@ -456,6 +198,13 @@ class Peer:
             table.pop(key, None)
 
 
+def refuse(reason):
+    """Answers the first request, whatever it is."""
+    with socket.socket(fileno=3).makefile("rw", encoding="utf-8") as stream:
+        stream.readline()
+        stream.write(json.dumps({"ok": False, "outcome": "unsupported", "reason": reason}) + "\n")
+
+
 class Server:
     def __init__(self):
         self.socket = socket.socket(fileno=3)
@@ -501,7 +250,7 @@ class Server:
     def guarded(self, request):
         try:
             return {"ok": True, **self.answer(request)}
-        except (Unsupported, NotImplementedError) as error:
+        except (plans.Unsupported, NotImplementedError) as error:
             return {"ok": False, "outcome": "unsupported", "reason": str(error)}
         except Exception as error:  # noqa: BLE001: whatever a peer raises is its outcome
             traceback.print_exc()
@@ -519,4 +268,10 @@ class Server:
 
 if __name__ == "__main__":
     leave_with_parent()
-    Server().serve()
+    try:
+        plans = load_text("raingauge_plan", 7)
+        tensors = load_text("raingauge_tensors", 8)
+    except ImportError as missing:
+        refuse(missing_package(missing, {}))
+    else:
+        Server().serve()
