@@ -164,7 +164,8 @@ std::vector<std::int32_t> inverse_order(const Orders& orders, std::int64_t head)
 }
 
 // Orders, layouts, lists and terms. Left out because they change nothing that is computed: the
-// nominal density, which of the kept blocks were forced, and the windows (a hint about the order).
+// nominal density, which of the kept blocks were forced, the notes, and the windows (a hint about the
+// order).
 std::uint64_t plan_fingerprint(const Plan& plan) {
   Fnv1a hash;
   hash.add(plan.heads);

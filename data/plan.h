@@ -74,6 +74,14 @@ struct OutputTerm {
   std::string name;
 };
 
+// What a method says about its decision, one value a head: the kind of a head, a sampled recall, the
+// overlap with the step before. `words` or `numbers` holds [heads] values, the other is empty.
+struct PlanNote {
+  std::string name;
+  std::vector<double> numbers;
+  std::vector<std::string> words;
+};
+
 struct Plan {
   std::int64_t heads = 0;
   std::int64_t tokens = 0;
@@ -83,6 +91,7 @@ struct Plan {
   std::optional<BlockLists> forced;  // the part of `lists` that was kept whatever the score
   std::optional<Windows> windows;
   std::vector<OutputTerm> terms;
+  std::vector<PlanNote> notes;  // for reports; changes nothing that is computed
   // The density asked for; NaN for arms without that knob.
   double nominal_density = std::numeric_limits<double>::quiet_NaN();
 };

@@ -9,6 +9,7 @@
 #include "harness/runner.h"
 #include "methods/controls.h"
 #include "methods/kernels/peer.h"
+#include "methods/orders/registry.h"
 
 namespace raingauge {
 namespace {
@@ -21,6 +22,14 @@ std::int64_t tensor_bytes(const RecordRef& reference) {
 std::int64_t blocks_of(const RecordInfo& info, const Arm& arm) {
   const int block = arm.params.value("block", 128);
   return (info.tokens + block - 1) / block + 2;
+}
+
+// Rows of token orders that a plan may hold: one for all heads under an order of the grid; one a head
+// under an order made from content, and where the method has orders of its own.
+std::int64_t order_rows(const Arm& arm, std::int64_t heads) {
+  const auto order = arm.params.find("order");
+  if (order == arm.params.end() || !order->is_object()) return heads;
+  return find_order(order->at("name").get<std::string>()).from_content() ? heads : 1;
 }
 
 std::int64_t meminfo_field(const std::string& field) {
@@ -95,7 +104,7 @@ MemoryEstimate estimate_memory(const Experiment& experiment,
         const double density = arm.density > 0 ? arm.density : 1.0;
         need.plans += static_cast<std::int64_t>(2.0 * density * 4.0 *
                                                 static_cast<double>(heads * blocks * blocks)) +
-                      8 * info.tokens;
+                      8 * info.tokens * order_rows(arm, heads);
         const auto oracle_heads =
             experiment.controls.oracle_heads < 0
                 ? heads

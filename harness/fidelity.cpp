@@ -126,6 +126,15 @@ void add_density(json& row, const Plan& plan, const Density& density, std::int64
   row["density_blocks"] = density.blocks[h];
 }
 
+// {name: value} of one head; absent when the method says nothing.
+void add_notes(json& row, const Plan& plan, std::int64_t head) {
+  const auto h = static_cast<std::size_t>(head);
+  for (const auto& note : plan.notes) {
+    row["notes"][note.name] =
+        note.words.empty() ? number_or_null(note.numbers.at(h)) : json(note.words.at(h));
+  }
+}
+
 bool wants(const Controls& controls, const std::string& name, std::int64_t head) {
   if (std::find(controls.arms.begin(), controls.arms.end(), name) == controls.arms.end())
     return false;
@@ -214,6 +223,7 @@ std::vector<json> judge_arm(RecordJudge& judge, RecordJudge* second, const Plan&
     json row = base;
     row["plan"] = fingerprint;
     add_density(row, plan, density, head);
+    add_notes(row, plan, head);
     rows.push_back(report(std::move(row), head, plan, judge.sparse(head, plan),
                           has_oracle ? &oracle : nullptr));
     if (second == nullptr) continue;

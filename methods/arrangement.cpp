@@ -4,6 +4,8 @@
 #include <algorithm>
 
 #include "data/error.h"
+#include "data/random.h"
+#include "methods/kernels/threads.h"
 #include "methods/orders/registry.h"
 
 namespace raingauge {
@@ -12,6 +14,7 @@ namespace {
 struct Region {
   std::vector<std::int32_t> tokens;
   BlockRole role = BlockRole::visual;
+  bool ordered = false;
 };
 
 // The segment whose frame 0 is a candidate for the sink: the first video with more than one frame.
@@ -32,7 +35,12 @@ std::vector<std::int32_t> ordered_grid(const ArrangementSpec& spec, int frames, 
   request.seed = spec.seed;
   request.has_frame0 = has_frame0;
   request.params = spec.order.at("params");
-  Order order = make_order(spec.order.at("name").get<std::string>(), request);
+  const auto name = spec.order.at("name").get<std::string>();
+  if (find_order(name).from_content()) {  // token_orders() reorders what is raster here
+    request.params = nullptr;
+    return make_order("raster", request).index;
+  }
+  Order order = make_order(name, request);
   if (windows != nullptr) *windows = order.windows;
   return std::move(order.index);
 }
@@ -43,6 +51,7 @@ void add_segregated(const Segment& segment, int pinned, const ArrangementSpec& s
                     std::optional<Windows>* windows) {
   const auto frame_size = segment.frame_size();
   Region rest;
+  rest.ordered = true;
   for (const auto source :
        ordered_grid(spec, segment.frames - 1, segment.height, segment.width, false, windows)) {
     std::int64_t frame = source / frame_size;
@@ -61,6 +70,7 @@ void add_segregated(const Segment& segment, int pinned, const ArrangementSpec& s
 Region ordered_segment(const Segment& segment, const ArrangementSpec& spec,
                        std::optional<Windows>* windows) {
   Region region;
+  region.ordered = true;
   const bool has_frame0 = segment.role == Role::video && segment.frames > 1;
   for (const auto source :
        ordered_grid(spec, segment.frames, segment.height, segment.width, has_frame0, windows)) {
@@ -112,10 +122,21 @@ Orders concatenate(const std::vector<Region>& regions, std::int64_t tokens) {
   return order;
 }
 
+std::vector<OrderedRun> ordered_runs(const std::vector<Region>& regions) {
+  std::vector<OrderedRun> runs;
+  std::int32_t position = 0;
+  for (const auto& region : regions) {
+    const auto end = position + static_cast<std::int32_t>(region.tokens.size());
+    if (region.ordered && end > position) runs.push_back({position, end});
+    position = end;
+  }
+  return runs;
+}
+
 // In place: the blocks that hold any token of the pinned frame. Fine while the frame lies in one
 // run of positions; an order that mixes frames spreads it over many blocks.
 void mark_frame(const Orders& order, const Layout& layout, const Segment& video, int frame,
-                std::vector<BlockRole>& roles, std::string& problem) {
+                bool from_content, std::vector<BlockRole>& roles, std::string& problem) {
   const auto first = video.start + frame * video.frame_size();
   std::int64_t low = order.tokens;
   std::int64_t high = -1;
@@ -125,7 +146,7 @@ void mark_frame(const Orders& order, const Layout& layout, const Segment& video,
     low = std::min(low, position);
     high = std::max(high, position);
   }
-  if (high - low + 1 != video.frame_size()) {
+  if (from_content || high - low + 1 != video.frame_size()) {
     problem = "the order mixes frames, so with frame0: in_place frame " + std::to_string(frame) +
               " has no blocks of its own; use frame0: segregated";
     return;
@@ -168,6 +189,11 @@ Arrangement arrange_mindie(const Segments& segments, std::int64_t tokens,
     throw Unsupported(
         "pad tokens have no place in the released RainFusion2.0 code; trim them first");
   }
+  if (find_order(spec.order.at("name").get<std::string>()).from_content()) {
+    throw Unsupported(
+        "the released RainFusion2.0 code knows no order made from content; use block_index: "
+        "regions");
+  }
   Arrangement result;
   std::vector<Region> regions = {ordered_segment(*visual, spec, &result.windows),
                                  tokens_of_role(segments, Role::text, BlockRole::text)};
@@ -204,15 +230,53 @@ Arrangement arrange(const Segments& segments, std::int64_t tokens, const Arrange
   regions.push_back(tokens_of_role(segments, Role::text, BlockRole::text));
   regions.push_back(tokens_of_role(segments, Role::pad, BlockRole::pad));
   result.order = concatenate(regions, tokens);
+  result.runs = ordered_runs(regions);
   result.q_blocks = region_layout(regions, spec.block_q, result.q_roles);
   result.k_blocks = region_layout(regions, spec.block_k, result.k_roles);
   if (video != nullptr && spec.frame0 == Frame0::in_place) {
-    mark_frame(result.order, result.q_blocks, *video, pinned, result.q_roles, result.pin_problem);
-    mark_frame(result.order, result.k_blocks, *video, pinned, result.k_roles, result.pin_problem);
+    const bool content = find_order(spec.order.at("name").get<std::string>()).from_content();
+    mark_frame(result.order, result.q_blocks, *video, pinned, content, result.q_roles,
+               result.pin_problem);
+    mark_frame(result.order, result.k_blocks, *video, pinned, content, result.k_roles,
+               result.pin_problem);
   }
   result.score_q = result.q_blocks;
   result.score_k = result.k_blocks;
   return result;
+}
+
+TokenOrders token_orders(const RecordView& record, const Arrangement& arrangement,
+                         const ArrangementSpec& spec, int threads) {
+  const OrderEntry& entry = find_order(spec.order.at("name").get<std::string>());
+  if (!entry.from_content()) return {arrangement.order, arrangement.order};
+  TokenOrders orders;
+  const auto tokens = static_cast<std::size_t>(record.tokens());
+  for (Orders* of : {&orders.q, &orders.k}) {
+    of->rows = static_cast<int>(record.heads());
+    of->tokens = record.tokens();
+    of->identity = false;
+    of->index.resize(static_cast<std::size_t>(record.heads()) * tokens);
+  }
+  parallel_for(threads, 2 * record.heads(), [&](std::int64_t item, int) {
+    const std::int64_t head = item / 2;
+    const TensorView& x = item % 2 == 0 ? record.q : record.k;
+    std::int32_t* index = (item % 2 == 0 ? orders.q : orders.k).index.data() +
+                          static_cast<std::size_t>(head) * tokens;
+    for (std::int64_t p = 0; p < record.tokens(); ++p) index[p] = arrangement.order.token(0, p);
+    const auto number = record.info->heads.at(static_cast<std::size_t>(head));
+    for (const auto& run : arrangement.runs) {
+      const std::vector<std::int32_t> before(index + run.begin, index + run.end);
+      const auto seed =
+          hash_seed({spec.seed, static_cast<std::uint64_t>(number),
+                     static_cast<std::uint64_t>(item % 2), static_cast<std::uint64_t>(run.begin)});
+      const auto picked = entry.make_from_content({x, head, before, seed, spec.order.at("params")});
+      for (std::size_t i = 0; i < picked.size(); ++i) {
+        index[static_cast<std::size_t>(run.begin) + i] =
+            before.at(static_cast<std::size_t>(picked[i]));
+      }
+    }
+  });
+  return orders;
 }
 
 }  // namespace raingauge

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "data/plan.h"
-#include "data/segments.h"
+#include "data/record.h"
 
 namespace raingauge {
 
@@ -33,6 +33,12 @@ struct ArrangementSpec {
   bool mindie = false;
 };
 
+// Positions [begin, end) that hold one grid (or what is left of it beside a pinned frame).
+struct OrderedRun {
+  std::int32_t begin = 0;
+  std::int32_t end = 0;
+};
+
 // One order for queries, keys and all heads. Scores are computed on `score_*` blocks; the plan
 // executes `q_blocks`, `k_blocks`. They differ only in mindie mode, where score block x stands for
 // executed block x and one beyond the last is dropped.
@@ -42,6 +48,7 @@ struct Arrangement {
   Layout q_blocks, k_blocks;
   std::vector<BlockRole> q_roles, k_roles;  // of the score blocks
   std::optional<Windows> windows;
+  std::vector<OrderedRun> runs;  // where the order acts; what lies outside keeps its place
   // Why the pinned frame has no blocks of its own (an order that mixes frames, in place); empty: it
   // has. A sink then is `unsupported`.
   std::string pin_problem;
@@ -51,5 +58,14 @@ struct Arrangement {
 // text, then pad; every region starts a block. Throws Unsupported for combinations that the order or
 // the released code refuses.
 Arrangement arrange(const Segments& segments, std::int64_t tokens, const ArrangementSpec& spec);
+
+// The orders of queries and keys. Under an order made from content (spec.order) the runs of the
+// arrangement, which then are raster, are reordered for every head; otherwise both are
+// arrangement.order. The blocks are the arrangement's in either case.
+struct TokenOrders {
+  Orders q, k;
+};
+TokenOrders token_orders(const RecordView& record, const Arrangement& arrangement,
+                         const ArrangementSpec& spec, int threads);
 
 }  // namespace raingauge

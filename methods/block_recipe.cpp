@@ -10,33 +10,43 @@
 namespace raingauge {
 namespace {
 
-// Tokens per score block as the plan executes them: block x of the scores is block x of the plan,
-// and one beyond the last has none. Only valid keys count.
-std::vector<std::int64_t> executed_tokens(const Layout& scored, const Layout& executed,
-                                          const Orders& order, const std::uint8_t* key_valid) {
-  std::vector<std::int64_t> tokens(static_cast<std::size_t>(scored.blocks), 0);
-  for (std::int64_t block = 0; block < std::min(scored.blocks, executed.blocks); ++block) {
-    auto& count = tokens[static_cast<std::size_t>(block)];
-    for (auto p = executed.begin(0, block); p < executed.end(0, block); ++p) {
-      count += key_valid == nullptr || key_valid[order.token(0, p)] != 0 ? 1 : 0;
-    }
+// What the budget needs to know of the blocks of one head.
+struct BlockCounts {
+  // Tokens per score block as the plan executes them: block x of the scores is block x of the plan,
+  // and one beyond the last has none. Only valid keys count.
+  std::vector<std::int64_t> row_tokens, column_tokens;
+  // A key block without any valid key is no candidate, whatever it holds.
+  std::vector<std::uint8_t> row_exists, column_exists;
+};
+
+std::int64_t valid_tokens(const Layout& layout, std::int64_t block, const Orders& order,
+                          std::int64_t head, const std::uint8_t* key_valid) {
+  if (key_valid == nullptr) return layout.size(0, block);
+  std::int64_t count = 0;
+  for (auto p = layout.begin(0, block); p < layout.end(0, block); ++p) {
+    count += key_valid[order.token(head, p)] != 0 ? 1 : 0;
   }
-  return tokens;
+  return count;
 }
 
-// A key block without any valid key is no candidate, whatever it holds.
-std::vector<std::uint8_t> existing_blocks(const Layout& scored, const Orders& order,
-                                          const std::uint8_t* key_valid) {
-  std::vector<std::uint8_t> exists(static_cast<std::size_t>(scored.blocks), 0);
+void count_blocks(const Layout& scored, const Layout& executed, const Orders& order,
+                  std::int64_t head, const std::uint8_t* key_valid,
+                  std::vector<std::int64_t>& tokens, std::vector<std::uint8_t>& exists) {
   for (std::int64_t block = 0; block < scored.blocks; ++block) {
-    for (auto p = scored.begin(0, block); p < scored.end(0, block); ++p) {
-      if (key_valid == nullptr || key_valid[order.token(0, p)] != 0) {
-        exists[static_cast<std::size_t>(block)] = 1;
-        break;
-      }
-    }
+    tokens.push_back(block < executed.blocks ? valid_tokens(executed, block, order, head, key_valid)
+                                             : 0);
+    exists.push_back(valid_tokens(scored, block, order, head, key_valid) > 0 ? 1 : 0);
   }
-  return exists;
+}
+
+BlockCounts block_counts(const Arrangement& arrangement, const TokenOrders& orders,
+                         std::int64_t head, const std::uint8_t* key_valid) {
+  BlockCounts counts;
+  count_blocks(arrangement.score_q, arrangement.q_blocks, orders.q, head, nullptr,
+               counts.row_tokens, counts.row_exists);
+  count_blocks(arrangement.score_k, arrangement.k_blocks, orders.k, head, key_valid,
+               counts.column_tokens, counts.column_exists);
+  return counts;
 }
 
 // Score blocks -> executed blocks: those beyond the last fall off.
@@ -165,39 +175,37 @@ Plan run_recipe(const BlockRecipe& recipe, const RecordView& record, const Metho
   const Arrangement arrangement =
       arrange(record.info->segments, record.tokens(), recipe.arrangement);
   const ForcedBlocks forced = forced_blocks(arrangement, recipe.forced);
-  const auto row_tokens =
-      executed_tokens(arrangement.score_q, arrangement.q_blocks, arrangement.order, nullptr);
-  const auto column_tokens = executed_tokens(arrangement.score_k, arrangement.k_blocks,
-                                             arrangement.order, record.key_valid);
-  const auto row_exists = existing_blocks(arrangement.score_q, arrangement.order, nullptr);
-  const auto column_exists =
-      existing_blocks(arrangement.score_k, arrangement.order, record.key_valid);
+  TokenOrders orders = token_orders(record, arrangement, recipe.arrangement, options.threads);
   const ScoreEntry& score = find_score(recipe.score);
   const SelectorEntry& selector = find_selector(recipe.selector);
 
   std::vector<KeptRows> kept(static_cast<std::size_t>(record.heads()));
+  std::vector<KeptRows> forced_part(kept.size());
   parallel_for(options.threads, record.heads(), [&](std::int64_t head, int /*worker*/) {
+    const auto h = static_cast<std::size_t>(head);
+    const BlockCounts counts = block_counts(arrangement, orders, head, record.key_valid);
     const ScoreMatrix scores =
-        score.score({record, head, arrangement.order, arrangement.score_q, arrangement.score_k,
+        score.score({record, head, orders.q, orders.k, arrangement.score_q, arrangement.score_k,
                      record.info->scale, recipe.arithmetic, recipe.seed, recipe.score_params});
-    kept[static_cast<std::size_t>(head)] =
-        clip(select_blocks({scores, forced, row_tokens, column_tokens, row_exists, column_exists,
-                            selector, recipe.selector_params, recipe.budget, recipe.density,
-                            recipe.solve, options.row_seed}),
-             arrangement.q_blocks.blocks, arrangement.k_blocks.blocks);
+    const auto q_blocks = arrangement.q_blocks.blocks;
+    const auto k_blocks = arrangement.k_blocks.blocks;
+    kept[h] = clip(
+        select_blocks({scores, forced, counts.row_tokens, counts.column_tokens, counts.row_exists,
+                       counts.column_exists, selector, recipe.selector_params, recipe.budget,
+                       recipe.density, recipe.solve, options.row_seed}),
+        q_blocks, k_blocks);
+    forced_part[h] = forced_rows(forced, counts.column_exists, q_blocks, k_blocks);
   });
 
   Plan plan;
   plan.heads = record.heads();
   plan.tokens = record.tokens();
-  plan.q_order = arrangement.order;
-  plan.k_order = arrangement.order;
+  plan.q_order = std::move(orders.q);
+  plan.k_order = std::move(orders.k);
   plan.q_blocks = arrangement.q_blocks;
   plan.k_blocks = arrangement.k_blocks;
   plan.lists = make_lists(kept);
-  plan.forced = make_lists(std::vector<KeptRows>(
-      static_cast<std::size_t>(record.heads()),
-      forced_rows(forced, column_exists, plan.q_blocks.blocks, plan.k_blocks.blocks)));
+  plan.forced = make_lists(forced_part);
   plan.windows = arrangement.windows;
   plan.nominal_density = recipe.density;
   return plan;

@@ -25,6 +25,8 @@ struct MethodSpec {
   std::vector<ParamSpec> params;
   // Named settings: preset -> values of other keys. A method with presets has the key `preset`.
   std::vector<std::pair<std::string, nlohmann::json>> presets = {};
+  // What `raingauge explain` adds: where paper and released code differ, and what is ours.
+  std::string_view details = {};
 };
 
 // How the arms of one experiment are brought to the same cost.

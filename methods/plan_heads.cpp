@@ -145,6 +145,15 @@ Plan select_heads(const Plan& plan, const std::vector<std::int64_t>& heads) {
   if (plan.forced) picked.forced = lists_of(*plan.forced, heads);
   picked.windows = plan.windows;
   picked.terms = plan.terms;
+  for (const auto& note : plan.notes) {
+    PlanNote some{note.name, {}, {}};
+    for (const auto head : heads) {
+      const auto h = static_cast<std::size_t>(head);
+      if (!note.numbers.empty()) some.numbers.push_back(note.numbers.at(h));
+      if (!note.words.empty()) some.words.push_back(note.words.at(h));
+    }
+    picked.notes.push_back(std::move(some));
+  }
   picked.nominal_density = plan.nominal_density;
   return picked;
 }

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "methods/orders/registry.h"
+#include "methods/reuse.h"
 #include "methods/scores/score.h"
 #include "methods/selectors/selector.h"
 
@@ -56,14 +57,23 @@ json with_preset(const MethodSpec& spec, const json& given) {
                      known_names_hint(found->is_string() ? found->get<std::string>() : "", known));
 }
 
+// Keys that every method has, except those that decide nothing.
+std::vector<MethodEntry> with_shared_keys(std::vector<MethodEntry> entries) {
+  for (auto& entry : entries) {
+    if (entry.spec.name == "dense" || entry.spec.name == "plan_file") continue;
+    for (auto& spec : reuse_params()) entry.spec.params.push_back(std::move(spec));
+  }
+  return entries;
+}
+
 }  // namespace
 
 const std::vector<MethodEntry>& method_registry() {
-  static const std::vector<MethodEntry> entries = {
+  static const std::vector<MethodEntry> entries = with_shared_keys({
 #define RAINGAUGE_METHOD(name) name##_method(),
 #include "methods/methods.def"
 #undef RAINGAUGE_METHOD
-  };
+  });
   return entries;
 }
 
@@ -85,7 +95,11 @@ json complete_method_params(const std::string& method, const json& given) {
 
 std::unique_ptr<Method> make_method(const std::string& method, const json& params,
                                     const MethodOptions& options) {
-  return find_method(method).make(complete_method_params(method, params), options);
+  const json complete = complete_method_params(method, params);
+  auto made = find_method(method).make(complete, options);
+  const auto every = complete.find("reuse_every");
+  if (every == complete.end()) return made;
+  return with_reuse(std::move(made), every->get<int>());
 }
 
 const std::vector<ParamSpec>& component_params(const std::string& registry,

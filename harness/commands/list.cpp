@@ -27,6 +27,7 @@ struct Entry {
   std::string kind, name, help, section, note;
   std::vector<ParamSpec> params;
   std::vector<std::pair<std::string, json>> presets;
+  std::string details = {};
 };
 
 std::string text(std::string_view view) { return std::string(view); }
@@ -34,7 +35,7 @@ std::string text(std::string_view view) { return std::string(view); }
 void add_methods(std::vector<Entry>& out) {
   for (const auto& e : method_registry()) {
     out.push_back({"methods", text(e.spec.name), text(e.spec.help), text(e.spec.section), "",
-                   e.spec.params, e.spec.presets});
+                   e.spec.params, e.spec.presets, text(e.spec.details)});
   }
 }
 
@@ -126,14 +127,15 @@ json to_json(const Entry& entry) {
   json presets = json::object();
   for (const auto& [name, values] : entry.presets) presets[name] = values;
   return {{"kind", entry.kind},       {"name", entry.name}, {"help", entry.help},
-          {"section", entry.section}, {"note", entry.note}, {"params", params},
-          {"presets", presets}};
+          {"section", entry.section}, {"note", entry.note}, {"details", entry.details},
+          {"params", params},         {"presets", presets}};
 }
 
 void print_entry(const Entry& entry) {
   std::printf("%s (%s)\n  %s\n", entry.name.c_str(), entry.kind.c_str(), entry.help.c_str());
   if (!entry.section.empty()) std::printf("  %s\n", entry.section.c_str());
   if (!entry.note.empty()) std::printf("  %s\n", entry.note.c_str());
+  if (!entry.details.empty()) std::printf("\n%s\n", entry.details.c_str());
   if (!entry.params.empty()) std::printf("\nkeys:\n");
   for (const auto& p : entry.params) {
     const std::string value = p.required                  ? "required"

@@ -6,10 +6,12 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <vector>
 
 #include "data/plan.h"
+#include "data/tensor_view.h"
 #include "methods/params.h"
 
 namespace raingauge {
@@ -35,6 +37,15 @@ struct Order {
   bool mixes_frames = false;
 };
 
+// What an order made from content sees: the tokens of one grid, and their rows of Q or of K.
+struct ContentRequest {
+  const TensorView& x;
+  std::int64_t head = 0;
+  std::span<const std::int32_t> tokens;
+  std::uint64_t seed = 0;
+  nlohmann::json params = nlohmann::json::object();
+};
+
 struct OrderSpec {
   std::string_view name;
   std::string_view help;     // one line for `raingauge list orders`
@@ -50,6 +61,11 @@ struct OrderSpec {
 struct OrderEntry {
   OrderSpec spec;
   Order (*make)(const OrderRequest& request);
+  // Orders made from content, one for the queries and one for the keys of every head: position ->
+  // index into request.tokens. Such orders have no `make`.
+  std::vector<std::int32_t> (*make_from_content)(const ContentRequest& request) = nullptr;
+
+  bool from_content() const { return make_from_content != nullptr; }
 };
 
 }  // namespace raingauge

@@ -86,6 +86,10 @@ const OrderEntry& find_order(std::string_view name) {
 Order make_order(std::string_view name, const OrderRequest& request) {
   const OrderEntry& entry = find_order(name);
   const std::size_t tokens = checked_tokens(name, request);
+  if (entry.from_content()) {
+    throw Unsupported("order '" + std::string(name) +
+                      "' is made from the queries and keys of a head; a grid alone has none");
+  }
   OrderRequest complete = request;
   const auto given = request.params.is_null() ? nlohmann::json::object() : request.params;
   complete.params = complete_params(entry.spec.params, given, nullptr, "/" + std::string(name));

@@ -18,7 +18,8 @@ const OrderEntry& find_order(std::string_view name);
 
 // The checked way to an order: refuses grids that are empty or beyond int32 indices, completes the
 // parameters (missing ones take their defaults; throws ParamError), verifies that the result is a
-// bijection (InvalidPlan) and fills in `mixes_frames`. Throws Unsupported when the order refuses.
+// bijection (InvalidPlan) and fills in `mixes_frames`. Throws Unsupported when the order refuses or is
+// made from content.
 Order make_order(std::string_view name, const OrderRequest& request);
 
 }  // namespace raingauge

@@ -10,8 +10,8 @@ ScoreMatrix exact(const ScoreRequest& request) {
   Plan plan;
   plan.heads = request.record.heads();
   plan.tokens = request.record.tokens();
-  plan.q_order = request.order;
-  plan.k_order = request.order;
+  plan.q_order = request.q_order;
+  plan.k_order = request.k_order;
   plan.q_blocks = request.q_blocks;
   plan.k_blocks = request.k_blocks;
   ScoreMatrix scores;

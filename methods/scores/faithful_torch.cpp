@@ -65,8 +65,8 @@ ScoreMatrix faithful_pooled_scores(const ScoreRequest& request) {
   if (request.record.key_valid != nullptr) {
     throw Unsupported("faithful scores: the released code knows no masked keys; trim them first");
   }
-  const auto q = pooled_means(request.record.q, request.head, request.order, request.q_blocks);
-  const auto k = pooled_means(request.record.k, request.head, request.order, request.k_blocks);
+  const auto q = pooled_means(request.record.q, request.head, request.q_order, request.q_blocks);
+  const auto k = pooled_means(request.record.k, request.head, request.k_order, request.k_blocks);
   const auto logits = at::matmul(q, k.transpose(0, 1)) * request.scale;
   const auto probabilities = at::softmax(logits, -1).to(at::kFloat).contiguous();
   ScoreMatrix scores;

@@ -17,9 +17,9 @@ ScoreMatrix pooled(const ScoreRequest& request) {
   scores.values.resize(static_cast<std::size_t>(scores.rows * scores.columns));
   std::vector<float> q_means(static_cast<std::size_t>(scores.rows * d));
   std::vector<float> k_means(static_cast<std::size_t>(scores.columns * d));
-  pool_blocks(request.record.q, request.head, request.order, request.q_blocks, q_means.data(),
+  pool_blocks(request.record.q, request.head, request.q_order, request.q_blocks, q_means.data(),
               nullptr, 1);
-  pool_blocks(request.record.k, request.head, request.order, request.k_blocks, k_means.data(),
+  pool_blocks(request.record.k, request.head, request.k_order, request.k_blocks, k_means.data(),
               request.record.key_valid, 1);
   pooled_scores(q_means.data(), scores.rows, k_means.data(), scores.columns, d,
                 static_cast<float>(request.scale), scores.values.data(), 1);

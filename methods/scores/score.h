@@ -22,7 +22,8 @@ enum class Arithmetic {
 struct ScoreRequest {
   const RecordView& record;
   std::int64_t head = 0;
-  const Orders& order;
+  const Orders& q_order;  // differ only under orders made from content (k-means)
+  const Orders& k_order;
   const Layout& q_blocks;
   const Layout& k_blocks;
   double scale = 1.0;

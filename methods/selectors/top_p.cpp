@@ -10,9 +10,11 @@ namespace {
 void price(const RankedRow& row, const nlohmann::json& params, std::vector<double>& prices) {
   const bool crossing_in = params.at("crossing") == "in";
   double mass = row.already_mass;
+  const auto at_least = params.value("at_least", std::size_t{0});
   prices.clear();
   for (const double probability : *row.probability) {
-    prices.push_back(crossing_in ? mass : mass + probability);
+    const double price = crossing_in ? mass : mass + probability;
+    prices.push_back(prices.size() < at_least ? -1.0 : price);
     mass += probability;
   }
 }
@@ -25,24 +27,30 @@ double nominal_limit(const RankedRow& /*row*/, double /*density*/, const nlohman
 }  // namespace
 
 SelectorEntry top_p_selector() {
-  return {"top_p",
-          "blocks of every row until their predicted probability reaches p",
-          "methods with cumulative thresholds: XAttention, Jenga, SpargeAttn",
-          {{.name = "p",
-            .type = ParamType::real,
-            .default_value = 0.9,
-            .help = "probability to reach (re-solved under match: density)",
-            .min = 0.0,
-            .max = 1.0,
-            .min_open = true},
-           {.name = "crossing",
-            .type = ParamType::choice,
-            .default_value = "in",
-            .help = "whether the block that crosses p is kept",
-            .choices = {"in", "out"}}},
-          true,
-          price,
-          nominal_limit};
+  return {
+      "top_p",
+      "blocks of every row until their predicted probability reaches p",
+      "methods with cumulative thresholds: XAttention, Jenga, SpargeAttn",
+      {{.name = "p",
+        .type = ParamType::real,
+        .default_value = 0.9,
+        .help = "probability to reach (re-solved under match: density)",
+        .min = 0.0,
+        .max = 1.0,
+        .min_open = true},
+       {.name = "crossing",
+        .type = ParamType::choice,
+        .default_value = "in",
+        .help = "whether the block that crosses p is kept",
+        .choices = {"in", "out"}},
+       {.name = "at_least",
+        .type = ParamType::integer,
+        .default_value = 0,
+        .help = "blocks of every row that are kept whatever p (SVG2: a tenth of the key clusters)",
+        .min = 0}},
+      true,
+      price,
+      nominal_limit};
 }
 
 }  // namespace raingauge

@@ -212,6 +212,29 @@ TEST(RainFusion2, ReleasedIndexingNeedsFrameZeroInPlace) {
                Error);
 }
 
+// SLA's selector subtracts the mean key before pooling, which moves every score of a row alike: at
+// equal k it is RainFusion2.0 without permutation, sink and forced text.
+TEST(RainFusion2, BareAndInRasterOrderItIsTheSelectorOfSla) {
+  NoiseRecord record(video_then_text(4, 12, 16, 0), 2, 16, 14, DType::f32, 2.0);
+  const json bare = {{"order", "raster"}, {"sink", "none"},       {"text", "none"},
+                     {"block", 64},       {"frame0", "in_place"}, {"density", 0.3}};
+  const Plan plan = plan_of(record, bare);
+  auto* keys = reinterpret_cast<float*>(record.bytes(1).data());
+  for (std::size_t head = 0; head < 2; ++head) {
+    for (std::size_t c = 0; c < 16; ++c) {
+      double mean = 0.0;
+      for (std::size_t t = 0; t < 768; ++t) mean += keys[(head * 768 + t) * 16 + c] / 768.0;
+      for (std::size_t t = 0; t < 768; ++t) {
+        keys[(head * 768 + t) * 16 + c] -= static_cast<float>(mean);
+      }
+    }
+  }
+  const Plan smoothed = plan_of(record, bare);
+  EXPECT_EQ(smoothed.lists.row_offsets, plan.lists.row_offsets);
+  EXPECT_EQ(smoothed.lists.columns, plan.lists.columns);
+  EXPECT_EQ(plan.lists.count(0, 0), 4);  // ceil(12 * 0.3)
+}
+
 #ifdef RAINGAUGE_WITH_TORCH
 TEST(RainFusion2, FaithfulScoresKeepEveryTieOfTheirRounding) {
   // All keys alike: every pooled probability is the same bf16 number, so every block is kept.
