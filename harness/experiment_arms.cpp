@@ -60,7 +60,7 @@ std::string method_of(const ArmText& text) {
 void check_arm_keys(const ArmText& text, const MethodSpec& spec) {
   std::vector<std::string> known = arm_keys();
   for (const auto& param : spec.params) known.push_back(param.name);
-  for (const auto* extra : {"preset", "sparsity"}) {
+  for (const auto* extra : {"preset", "sparsity", "perm"}) {
     if (std::find(known.begin(), known.end(), extra) == known.end()) known.emplace_back(extra);
   }
   for (const auto& [key, value] : text.given.items()) {

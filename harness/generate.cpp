@@ -99,7 +99,7 @@ class Generation {
   void clip_of_arm(const GenerateArm& arm) {
     const auto cell = cell_hash({{"stage", "generate"},
                                  {"weights", model_.weights_sha256()},
-                                 {"arm", arm.arm.canonical()},
+                                 {"arm", arm_identity(arm.arm)},
                                  {"name", arm.arm.name},
                                  {"kernel", arm.kernel},
                                  {"device", to_string(context_.device)},
@@ -131,22 +131,24 @@ class Generation {
   }
 
   json row(const std::string& cell, const GenerateArm& arm, const std::string& reference) const {
-    return {{"schema", kRowSchema},
-            {"cell", cell},
-            {"clip", request_.seed},
-            {"seed", request_.seed},
-            {"mode", plan_.mode},
-            {"grid", plan_.grid},
-            {"steps", plan_.steps},
-            {"arm", arm.arm.name},
-            {"method", arm.arm.method},
-            {"params", arm.arm.canonical()},
-            {"kernel", arm.kernel.empty() ? "native" : arm.kernel},
-            {"device", to_string(context_.device)},
-            {"outcome", "ok"},
-            {"reason", ""},
-            {"reference", reference},
-            {"metrics", json::object()}};
+    json row = {{"schema", kRowSchema},
+                {"cell", cell},
+                {"clip", request_.seed},
+                {"seed", request_.seed},
+                {"mode", plan_.mode},
+                {"grid", plan_.grid},
+                {"steps", plan_.steps},
+                {"arm", arm.arm.name},
+                {"method", arm.arm.method},
+                {"params", arm.arm.canonical()},
+                {"kernel", arm.kernel.empty() ? "native" : arm.kernel},
+                {"device", to_string(context_.device)},
+                {"outcome", "ok"},
+                {"reason", ""},
+                {"reference", reference},
+                {"metrics", json::object()}};
+    add_calibration(row, arm.arm);
+    return row;
   }
 
   void add_result(json& row, const Generated& result, const std::string& reference) {

@@ -17,18 +17,50 @@ constexpr std::array<const char*, 8> kOutcomeNames = {"ok",         "incorrect",
                                                       "infeasible", "invalid_plan", "not_finite",
                                                       "failed",     "skipped"};
 
-// What an arm is: its settings, and the content of the file that it reads.
-json identity(const Arm& arm) {
-  json value = arm.canonical();
-  const auto path = arm.params.find("path");
-  if (path == arm.params.end()) return value;
-  const std::filesystem::path full = path->get<std::string>();
-  value["file"] = sha256_file(
-      (full.is_absolute() ? full : std::filesystem::path(arm.base_folder) / full).string());
-  return value;
+// Hashes of the files that settings name under `key`, at any depth (an order has settings too).
+void add_hashes(const json& settings, const std::string& key, const std::string& base_folder,
+                json& hashes) {
+  if (!settings.is_structured()) return;
+  for (const auto& [name, value] : settings.items()) {
+    if (name == key && value.is_string()) {
+      const std::filesystem::path path = value.get<std::string>();
+      hashes.push_back(sha256_file(
+          (path.is_absolute() ? path : std::filesystem::path(base_folder) / path).string()));
+    } else {
+      add_hashes(value, key, base_folder, hashes);
+    }
+  }
+}
+
+json hashes_of(const Arm& arm, const std::string& key) {
+  json hashes = json::array();
+  add_hashes(arm.params, key, arm.base_folder, hashes);
+  return hashes;
 }
 
 const char* match_name(Match match) { return match == Match::density ? "density" : "nominal"; }
+
+json plain_row(const std::string& cell, const RecordInfo& record, const Arm& arm) {
+  return {{"schema", kRowSchema},
+          {"cell", cell},
+          {"capture", record.capture},
+          {"record", record.number},
+          {"generation", record.generation},
+          {"tokens", record.tokens},
+          {"step", record.site.step},
+          {"layer", record.site.layer},
+          {"branch", record.site.branch},
+          {"expert", record.site.expert},
+          {"batch_item", record.site.batch_item},
+          {"arm", arm.name},
+          {"base_arm", arm.base},
+          {"method", arm.method},
+          {"params", arm.canonical()},
+          {"factors", arm.factors},
+          {"match", match_name(arm.match)},
+          {"outcome", "ok"},
+          {"reason", ""}};
+}
 
 }  // namespace
 
@@ -51,26 +83,23 @@ bool is_bad(const std::string& outcome, bool strict) {
 
 json number_or_null(double value) { return std::isfinite(value) ? json(value) : json(nullptr); }
 
+json arm_identity(const Arm& arm) {
+  json value = arm.canonical();
+  const json files = hashes_of(arm, "path");
+  if (!files.empty()) value["file"] = files[0];
+  add_calibration(value, arm);
+  return value;
+}
+
+void add_calibration(json& row, const Arm& arm) {
+  const json calibrations = hashes_of(arm, "calibration");
+  if (!calibrations.empty()) row["calibration_sha256"] = calibrations[0];
+}
+
 json base_row(const std::string& cell, const RecordInfo& record, const Arm& arm) {
-  return {{"schema", kRowSchema},
-          {"cell", cell},
-          {"capture", record.capture},
-          {"record", record.number},
-          {"generation", record.generation},
-          {"tokens", record.tokens},
-          {"step", record.site.step},
-          {"layer", record.site.layer},
-          {"branch", record.site.branch},
-          {"expert", record.site.expert},
-          {"batch_item", record.site.batch_item},
-          {"arm", arm.name},
-          {"base_arm", arm.base},
-          {"method", arm.method},
-          {"params", arm.canonical()},
-          {"factors", arm.factors},
-          {"match", match_name(arm.match)},
-          {"outcome", "ok"},
-          {"reason", ""}};
+  json row = plain_row(cell, record, arm);
+  add_calibration(row, arm);
+  return row;
 }
 
 json failed_row(json base, Outcome outcome, const std::string& reason, double least_density) {
@@ -94,7 +123,7 @@ std::string fidelity_cell(const Experiment& experiment, const Arm& arm, const st
                     {"stage", "fidelity"},
                     {"content", content},
                     {"heads", heads},
-                    {"arm", identity(arm)},
+                    {"arm", arm_identity(arm)},
                     {"name", arm.name},
                     {"match", match_name(arm.match)},
                     {"rows", {experiment.rows.all, experiment.rows.sample, experiment.rows.seed}},
@@ -107,7 +136,7 @@ std::string conformance_cell(const Arm& arm, const std::string& content, const s
   return cell_hash({{"stage", "conformance"},
                     {"content", content},
                     {"heads", heads},
-                    {"arm", identity(arm)},
+                    {"arm", arm_identity(arm)},
                     {"kernel", kernel},
                     {"device", device},
                     {"match", match_name(match)}});
@@ -116,7 +145,7 @@ std::string conformance_cell(const Arm& arm, const std::string& content, const s
 std::string latency_cell(const Experiment& experiment, const std::string& content,
                          const std::string& device, int threads) {
   json arms = json::array();
-  for (const auto& arm : experiment.arms) arms.push_back({arm.name, identity(arm)});
+  for (const auto& arm : experiment.arms) arms.push_back({arm.name, arm_identity(arm)});
   const auto& latency = experiment.latency;
   return cell_hash({{"stage", "latency"},
                     {"content", content},

@@ -38,6 +38,11 @@ nlohmann::json number_or_null(double value);
 // schema, cell, capture, record, generation, step, layer, branch, arm, method, params, outcome, reason.
 nlohmann::json base_row(const std::string& cell, const RecordInfo& record, const Arm& arm);
 
+// What an arm is: its settings, and the content of the files that it reads. Part of every cell.
+nlohmann::json arm_identity(const Arm& arm);
+// Adds `calibration_sha256` where the arm reads a calibration.
+void add_calibration(nlohmann::json& row, const Arm& arm);
+
 // A row that has no numbers: the outcome and its reason, and the least density when infeasible.
 nlohmann::json failed_row(nlohmann::json base, Outcome outcome, const std::string& reason,
                           double least_density = std::nan(""));

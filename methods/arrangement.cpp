@@ -4,8 +4,6 @@
 #include <algorithm>
 
 #include "data/error.h"
-#include "data/random.h"
-#include "methods/kernels/threads.h"
 #include "methods/orders/registry.h"
 
 namespace raingauge {
@@ -208,10 +206,67 @@ Arrangement arrange_mindie(const Segments& segments, std::int64_t tokens,
   return result;
 }
 
+std::vector<BlockRole> roles_by_tokens(const Segments& segments, const Layout& layout) {
+  std::vector<BlockRole> roles(static_cast<std::size_t>(layout.blocks), BlockRole::visual);
+  for (const auto& segment : segments) {
+    if (segment.visual()) continue;
+    const auto role = segment.role == Role::text ? BlockRole::text : BlockRole::pad;
+    for (std::int64_t b = 0; b < layout.blocks; ++b) {
+      const bool overlaps = layout.begin(0, b) < segment.end() && layout.end(0, b) > segment.start;
+      auto& here = roles[static_cast<std::size_t>(b)];
+      if (overlaps && here != BlockRole::text) here = role;
+    }
+  }
+  return roles;
+}
+
+Arrangement arrange_sequence(const Segments& segments, std::int64_t tokens,
+                             const ArrangementSpec& spec) {
+  Arrangement result;
+  const Segment* video = video_with_frames(segments);
+  std::vector<Region> regions;
+  for (const auto& segment : segments) {
+    if (segment.visual()) {
+      regions.push_back(ordered_segment(segment, spec, nullptr));
+      continue;
+    }
+    Region region;
+    for (auto i = segment.start; i < segment.end(); ++i) {
+      region.tokens.push_back(static_cast<std::int32_t>(i));
+    }
+    regions.push_back(std::move(region));
+  }
+  result.order = concatenate(regions, tokens);
+  result.runs = ordered_runs(regions);
+  result.q_blocks = uniform_layout(tokens, spec.block_q);
+  result.k_blocks = uniform_layout(tokens, spec.block_k);
+  result.q_roles = roles_by_tokens(segments, result.q_blocks);
+  result.k_roles = roles_by_tokens(segments, result.k_blocks);
+  if (video != nullptr) {
+    const int pinned = spec.pin_middle_frame ? video->frames / 2 : 0;
+    const bool content = find_order(spec.order.at("name").get<std::string>()).from_content();
+    mark_frame(result.order, result.q_blocks, *video, pinned, content, result.q_roles,
+               result.pin_problem);
+    mark_frame(result.order, result.k_blocks, *video, pinned, content, result.k_roles,
+               result.pin_problem);
+  }
+  result.score_q = result.q_blocks;
+  result.score_k = result.k_blocks;
+  result.phantom_key_blocks = spec.phantom_key_blocks;
+  result.score_k.blocks += spec.phantom_key_blocks;
+  result.score_k.offsets.insert(result.score_k.offsets.end(),
+                                static_cast<std::size_t>(spec.phantom_key_blocks),
+                                static_cast<std::int32_t>(tokens));
+  result.k_roles.insert(result.k_roles.end(), static_cast<std::size_t>(spec.phantom_key_blocks),
+                        BlockRole::pad);
+  return result;
+}
+
 }  // namespace
 
 Arrangement arrange(const Segments& segments, std::int64_t tokens, const ArrangementSpec& spec) {
   if (spec.mindie) return arrange_mindie(segments, tokens, spec);
+  if (spec.whole_sequence) return arrange_sequence(segments, tokens, spec);
   Arrangement result;
   const Segment* video = video_with_frames(segments);
   const int pinned = video != nullptr && spec.pin_middle_frame ? video->frames / 2 : 0;
@@ -243,40 +298,6 @@ Arrangement arrange(const Segments& segments, std::int64_t tokens, const Arrange
   result.score_q = result.q_blocks;
   result.score_k = result.k_blocks;
   return result;
-}
-
-TokenOrders token_orders(const RecordView& record, const Arrangement& arrangement,
-                         const ArrangementSpec& spec, int threads) {
-  const OrderEntry& entry = find_order(spec.order.at("name").get<std::string>());
-  if (!entry.from_content()) return {arrangement.order, arrangement.order};
-  TokenOrders orders;
-  const auto tokens = static_cast<std::size_t>(record.tokens());
-  for (Orders* of : {&orders.q, &orders.k}) {
-    of->rows = static_cast<int>(record.heads());
-    of->tokens = record.tokens();
-    of->identity = false;
-    of->index.resize(static_cast<std::size_t>(record.heads()) * tokens);
-  }
-  parallel_for(threads, 2 * record.heads(), [&](std::int64_t item, int) {
-    const std::int64_t head = item / 2;
-    const TensorView& x = item % 2 == 0 ? record.q : record.k;
-    std::int32_t* index = (item % 2 == 0 ? orders.q : orders.k).index.data() +
-                          static_cast<std::size_t>(head) * tokens;
-    for (std::int64_t p = 0; p < record.tokens(); ++p) index[p] = arrangement.order.token(0, p);
-    const auto number = record.info->heads.at(static_cast<std::size_t>(head));
-    for (const auto& run : arrangement.runs) {
-      const std::vector<std::int32_t> before(index + run.begin, index + run.end);
-      const auto seed =
-          hash_seed({spec.seed, static_cast<std::uint64_t>(number),
-                     static_cast<std::uint64_t>(item % 2), static_cast<std::uint64_t>(run.begin)});
-      const auto picked = entry.make_from_content({x, head, before, seed, spec.order.at("params")});
-      for (std::size_t i = 0; i < picked.size(); ++i) {
-        index[static_cast<std::size_t>(run.begin) + i] =
-            before.at(static_cast<std::size_t>(picked[i]));
-      }
-    }
-  });
-  return orders;
 }
 
 }  // namespace raingauge

@@ -26,11 +26,19 @@ struct ArrangementSpec {
   Frame0 frame0 = Frame0::segregated;
   int block_q = 128;
   int block_k = 128;
+  std::string base_folder;        // paths in the order's parameters are relative to it
   std::uint64_t seed = 0;         // of orders that draw
   bool pin_middle_frame = false;  // the control `another_frame`: frames/2 instead of frame 0
   // The released code's index arithmetic: [permuted video][text], video and text pooled apart, and
   // pooled block x applied to tokens 128x… of the whole sequence.
   bool mindie = false;
+  // Blocks cut over the whole sequence, every segment where it stands in the record, as methods do
+  // that know no text (SpargeAttn, XAttention): the order acts inside each visual segment, a block may
+  // hold video and text, frame 0 stays in place.
+  bool whole_sequence = false;
+  // whole_sequence: key blocks of zero keys, ranked like any other and then cropped (XAttention's
+  // padding).
+  std::int64_t phantom_key_blocks = 0;
 };
 
 // Positions [begin, end) that hold one grid (or what is left of it beside a pinned frame).
@@ -47,6 +55,7 @@ struct Arrangement {
   Layout score_q, score_k;
   Layout q_blocks, k_blocks;
   std::vector<BlockRole> q_roles, k_roles;  // of the score blocks
+  std::int64_t phantom_key_blocks = 0;      // trailing score_k blocks without tokens
   std::optional<Windows> windows;
   std::vector<OrderedRun> runs;  // where the order acts; what lies outside keeps its place
   // Why the pinned frame has no blocks of its own (an order that mixes frames, in place); empty: it
@@ -64,6 +73,8 @@ Arrangement arrange(const Segments& segments, std::int64_t tokens, const Arrange
 // arrangement.order. The blocks are the arrangement's in either case.
 struct TokenOrders {
   Orders q, k;
+  std::vector<std::string>
+      chosen;  // [H]: the order of each head, under one that chooses; else empty
 };
 TokenOrders token_orders(const RecordView& record, const Arrangement& arrangement,
                          const ArrangementSpec& spec, int threads);

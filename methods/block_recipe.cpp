@@ -2,6 +2,9 @@
 #include "methods/block_recipe.h"
 
 #include <algorithm>
+#include <cmath>
+#include <iterator>
+#include <limits>
 #include <numeric>
 
 #include "methods/kernels/threads.h"
@@ -46,7 +49,27 @@ BlockCounts block_counts(const Arrangement& arrangement, const TokenOrders& orde
                counts.row_tokens, counts.row_exists);
   count_blocks(arrangement.score_k, arrangement.k_blocks, orders.k, head, key_valid,
                counts.column_tokens, counts.column_exists);
+  std::fill(counts.column_exists.end() - arrangement.phantom_key_blocks, counts.column_exists.end(),
+            std::uint8_t{1});
   return counts;
+}
+
+// Forced pairs of one head before its scores are known.
+ForcedBlocks forced_of_head(const BlockRecipe& recipe, const RecipeHead& head) {
+  ForcedBlocks forced = forced_blocks(head.arrangement, recipe.forced);
+  if (recipe.force) recipe.force(head, forced);
+  return forced;
+}
+
+ScoreMatrix scores_of_head(const BlockRecipe& recipe, const RecipeHead& head) {
+  const double scale = recipe.head_dim_scale
+                           ? 1.0 / std::sqrt(static_cast<double>(head.record.head_dim()))
+                           : head.record.info->scale;
+  const ScoreEntry& entry = find_score(recipe.score);
+  const auto params = complete_params(entry.params, recipe.score_params, nullptr, "/score");
+  return entry.score({head.record, head.head, head.orders.q, head.orders.k,
+                      head.arrangement.score_q, head.arrangement.score_k, scale, recipe.arithmetic,
+                      recipe.seed, params});
 }
 
 // Score blocks -> executed blocks: those beyond the last fall off.
@@ -69,6 +92,15 @@ KeptRows forced_rows(const ForcedBlocks& forced, const std::vector<std::uint8_t>
     }
   }
   return clip(std::move(rows), q_blocks, k_blocks);
+}
+
+KeptRows intersection(const KeptRows& some, const KeptRows& others) {
+  KeptRows both(some.size());
+  for (std::size_t i = 0; i < some.size(); ++i) {
+    std::set_intersection(some[i].begin(), some[i].end(), others[i].begin(), others[i].end(),
+                          std::back_inserter(both[i]));
+  }
+  return both;
 }
 
 }  // namespace
@@ -140,6 +172,24 @@ std::vector<ParamSpec> recipe_params() {
   };
 }
 
+ParamSpec solved_density_param() {
+  return {.name = "density",
+          .type = ParamType::real,
+          .default_value = nullptr,
+          .help =
+              "kept (q,k) pairs / all pairs: the authors' knob is solved for it in every head; "
+              "without it their knob decides",
+          .min = 0.0,
+          .max = 1.0,
+          .min_open = true};
+}
+
+void take_solved_density(BlockRecipe& recipe, const nlohmann::json& params, double knob) {
+  recipe.solve = params.contains("density");
+  recipe.density = recipe.solve ? params.at("density").get<double>() : knob;
+  recipe.asks_density = recipe.solve;
+}
+
 void set_default(std::vector<ParamSpec>& params, const std::string& name, nlohmann::json value) {
   const auto found = std::find_if(params.begin(), params.end(),
                                   [&](const ParamSpec& spec) { return spec.name == name; });
@@ -172,29 +222,40 @@ BlockRecipe recipe_from_params(const nlohmann::json& params, const MethodOptions
 }
 
 Plan run_recipe(const BlockRecipe& recipe, const RecordView& record, const MethodOptions& options) {
-  const Arrangement arrangement =
-      arrange(record.info->segments, record.tokens(), recipe.arrangement);
-  const ForcedBlocks forced = forced_blocks(arrangement, recipe.forced);
-  TokenOrders orders = token_orders(record, arrangement, recipe.arrangement, options.threads);
-  const ScoreEntry& score = find_score(recipe.score);
+  ArrangementSpec spec = recipe.arrangement;
+  spec.base_folder = options.base_folder;
+  const Arrangement arrangement = arrange(record.info->segments, record.tokens(), spec);
+  TokenOrders orders = token_orders(record, arrangement, spec, options.threads);
   const SelectorEntry& selector = find_selector(recipe.selector);
+  const auto competes =
+      recipe.competes ? recipe.competes(arrangement) : std::vector<std::uint8_t>();
+  const auto q_blocks = arrangement.q_blocks.blocks;
+  const auto k_blocks = arrangement.k_blocks.blocks;
+  // Forced pairs that need no scores are the same for all heads unless orders differ by head.
+  const bool same_forced = orders.q.rows == 1 && orders.k.rows == 1;
+  std::optional<ForcedBlocks> shared;
+  if (same_forced) shared = forced_of_head(recipe, {record, 0, arrangement, orders});
 
   std::vector<KeptRows> kept(static_cast<std::size_t>(record.heads()));
   std::vector<KeptRows> forced_part(kept.size());
   parallel_for(options.threads, record.heads(), [&](std::int64_t head, int /*worker*/) {
     const auto h = static_cast<std::size_t>(head);
+    const RecipeHead this_head{record, head, arrangement, orders};
     const BlockCounts counts = block_counts(arrangement, orders, head, record.key_valid);
-    const ScoreMatrix scores =
-        score.score({record, head, orders.q, orders.k, arrangement.score_q, arrangement.score_k,
-                     record.info->scale, recipe.arithmetic, recipe.seed, recipe.score_params});
-    const auto q_blocks = arrangement.q_blocks.blocks;
-    const auto k_blocks = arrangement.k_blocks.blocks;
-    kept[h] = clip(
-        select_blocks({scores, forced, counts.row_tokens, counts.column_tokens, counts.row_exists,
-                       counts.column_exists, selector, recipe.selector_params, recipe.budget,
-                       recipe.density, recipe.solve, options.row_seed}),
-        q_blocks, k_blocks);
+    ForcedBlocks forced = shared ? *shared : forced_of_head(recipe, this_head);
+    ScoreMatrix scores = scores_of_head(recipe, this_head);
+    if (recipe.adjust) recipe.adjust(this_head, scores, forced);
+    kept[h] =
+        clip(select_blocks({scores, forced, counts.row_tokens, counts.column_tokens,
+                            counts.row_exists, counts.column_exists, selector,
+                            recipe.selector_params, recipe.budget, recipe.density, recipe.solve,
+                            options.row_seed, recipe.competes ? &competes : nullptr}),
+             q_blocks, k_blocks);
     forced_part[h] = forced_rows(forced, counts.column_exists, q_blocks, k_blocks);
+    if (recipe.finish) {
+      recipe.finish(this_head, kept[h]);
+      forced_part[h] = intersection(forced_part[h], kept[h]);
+    }
   });
 
   Plan plan;
@@ -207,7 +268,8 @@ Plan run_recipe(const BlockRecipe& recipe, const RecordView& record, const Metho
   plan.lists = make_lists(kept);
   plan.forced = make_lists(forced_part);
   plan.windows = arrangement.windows;
-  plan.nominal_density = recipe.density;
+  if (!orders.chosen.empty()) plan.notes.push_back({"order", {}, std::move(orders.chosen)});
+  if (recipe.asks_density) plan.nominal_density = recipe.density;
   return plan;
 }
 

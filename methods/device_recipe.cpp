@@ -12,6 +12,7 @@
 #include "methods/forced.h"
 #include "methods/kernels/cuda/plan.h"
 #include "methods/kernels/device.h"
+#include "methods/orders/registry.h"
 #include "methods/plan_heads.h"
 #include "methods/selection.h"
 
@@ -25,6 +26,15 @@ std::string host_only(const BlockRecipe& recipe, const RecordView& record) {
     return "ties: keep_all are kept on the host";
   }
   if (!recipe.solve || recipe.budget != Budget::inside) return "budget: outside is the host's";
+  if (recipe.force || recipe.competes || recipe.adjust || recipe.finish) {
+    return "rules of its own beside the recipe are the host's";
+  }
+  if (recipe.selector_params.value("at_least", 0) > 0) return "at_least is kept on the host";
+  if (!recipe.score_params.empty()) return "settings of the score are the host's";
+  if (recipe.arrangement.whole_sequence) return "blocks over the whole sequence are the host's";
+  if (find_order(recipe.arrangement.order.at("name").get<std::string>()).from_content()) {
+    return "orders made from content are made on the host";
+  }
   if (recipe.arrangement.mindie) return "the released block index is the host's";
   if (record.q.dtype == DType::f32) return "f32 records are planned on the host";
   if (record.head_dim() % 8 != 0 || record.head_dim() > 256) {

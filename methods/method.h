@@ -70,9 +70,14 @@ class Method {
 using MakeMethod = std::unique_ptr<Method> (*)(const nlohmann::json& params,
                                                const MethodOptions& options);
 
+class Calibrator;
+
 struct MethodEntry {
   MethodSpec spec;
   MakeMethod make;
+  // What the method learns from captures for `raingauge calibrate`; null: nothing.
+  std::unique_ptr<Calibrator> (*calibrator)(const nlohmann::json& params,
+                                            const MethodOptions& options) = nullptr;
 };
 
 }  // namespace raingauge

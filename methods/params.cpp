@@ -60,7 +60,9 @@ void check_range(const ParamSpec& spec, double value, const json& given, const s
   if (!inside) wrong(spec, given, path);
 }
 
-json checked_list(const ParamSpec& spec, const json& value, const std::string& path) {
+// A single number stands for a list of one where any length will do.
+json checked_list(const ParamSpec& spec, const json& given, const std::string& path) {
+  const json value = given.is_number() && spec.length == 0 ? json::array({given}) : given;
   if (!value.is_array() || (spec.length > 0 && value.size() != std::size_t(spec.length))) {
     wrong(spec, value, path);
   }

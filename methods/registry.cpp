@@ -41,6 +41,24 @@ json without_sparsity(const MethodSpec& spec, json given) {
   return given;
 }
 
+// `perm: paro`, as PAROAttention's users say it, is `order: paro`.
+json without_perm(const MethodSpec& spec, json given) {
+  const auto found = given.find("perm");
+  if (found == given.end()) return given;
+  const bool has_order = std::any_of(spec.params.begin(), spec.params.end(),
+                                     [](const ParamSpec& p) { return p.name == "order"; });
+  if (!has_order) {
+    throw ParamError("/perm", "method " + std::string(spec.name) + " has no token order to set");
+  }
+  if (given.contains("order")) {
+    throw ParamError("/perm", "perm is another name of order; give one of them");
+  }
+  const json order = *found;
+  given.erase("perm");
+  given["order"] = order;
+  return given;
+}
+
 json with_preset(const MethodSpec& spec, const json& given) {
   const auto found = given.find("preset");
   if (spec.presets.empty() || found == given.end()) return given;
@@ -89,7 +107,8 @@ const MethodEntry& find_method(const std::string& name) {
 json complete_method_params(const std::string& method, const json& given) {
   const MethodSpec& spec = find_method(method).spec;
   if (!given.is_object()) throw ParamError("", "an arm is a mapping of keys to values");
-  return complete_params(spec.params, with_preset(spec, without_sparsity(spec, given)),
+  return complete_params(spec.params,
+                         with_preset(spec, without_perm(spec, without_sparsity(spec, given))),
                          component_params);
 }
 

@@ -20,8 +20,8 @@ struct RowState {
   std::vector<std::int32_t> candidates;
   std::vector<double> prices;
   std::int64_t blocks = 0;
-  double nominal_limit = 0.0;
-  std::size_t taken = 0;  // candidates kept: the first `taken`
+  std::size_t nominal = 0;  // candidates that the authors' setting keeps
+  std::size_t taken = 0;    // candidates kept: the first `taken`
 };
 
 // Ascending keys are descending scores, NaN last; -0 equals +0, and equal scores go by column.
@@ -34,17 +34,20 @@ std::uint64_t rank_key(float score, std::int32_t column) {
   return (std::uint64_t{descending} << 32) | static_cast<std::uint32_t>(column);
 }
 
+// The row's shares over its `columns`; the others are 0, and all are when no score is above -inf.
 std::vector<double> row_probability(const ScoreMatrix& scores, std::int64_t row,
-                                    const std::vector<std::uint8_t>& exists) {
+                                    const std::vector<std::int32_t>& columns) {
   std::vector<double> probability(static_cast<std::size_t>(scores.columns), 0.0);
   const float* values = scores.row(row);
   double top = -INFINITY;
-  for (std::size_t j = 0; j < probability.size(); ++j) {
-    if (exists[j] != 0 && values[j] > top) top = values[j];
+  for (const auto column : columns) {
+    if (values[column] > top) top = values[column];
   }
+  if (top == -INFINITY) return probability;
   double sum = 0.0;
-  for (std::size_t j = 0; j < probability.size(); ++j) {
-    if (exists[j] == 0 || std::isnan(values[j])) continue;
+  for (const auto column : columns) {
+    const auto j = static_cast<std::size_t>(column);
+    if (std::isnan(values[j])) continue;
     probability[j] = scores.probabilities ? double{values[j]} : std::exp(double{values[j]} - top);
     sum += probability[j];
   }
@@ -57,7 +60,9 @@ std::vector<double> row_probability(const ScoreMatrix& scores, std::int64_t row,
 class HeadSelection {
  public:
   explicit HeadSelection(const SelectionRequest& request)
-      : request_(request), rows_(static_cast<std::size_t>(request.scores.rows)) {
+      : request_(request),
+        least_(request.selector_params.value("at_least", std::size_t{0})),
+        rows_(static_cast<std::size_t>(request.scores.rows)) {
     for (std::size_t i = 0; i < rows_.size(); ++i) prepare_row(i);
     const std::vector<std::int32_t> order = rows_by_rank(rows_.size(), request.row_seed);
     row_rank_.resize(rows_.size());
@@ -69,9 +74,7 @@ class HeadSelection {
   void take_nominal() {
     for (std::size_t i = 0; i < rows_.size(); ++i) {
       auto& row = rows_[i];
-      while (row.taken < row.candidates.size() && row.prices[row.taken] < row.nominal_limit)
-        ++row.taken;
-      if (must_take_one(i)) row.taken = std::max<std::size_t>(row.taken, 1);
+      row.taken = std::max(row.nominal, least_of(i));
     }
   }
 
@@ -80,10 +83,8 @@ class HeadSelection {
     double kept = 0.0;
     for (std::size_t i = 0; i < rows_.size(); ++i) {
       kept += forced_pairs(i);
-      if (must_take_one(i)) {
-        rows_[i].taken = 1;
-        kept += pairs(i, rows_[i].candidates[0]);
-      }
+      rows_[i].taken = least_of(i);
+      for (std::size_t j = 0; j < rows_[i].taken; ++j) kept += pairs(i, rows_[i].candidates[j]);
     }
     const double all = total_pairs();
     const double target = request_.density * all;
@@ -178,24 +179,36 @@ class HeadSelection {
            forced_pairs(row) == 0.0;
   }
 
+  // Candidates kept whatever the limit: what the selector's rule takes at least, and one where
+  // nothing else is kept.
+  std::size_t least_of(std::size_t row) const {
+    const auto wanted = std::max<std::size_t>(least_, must_take_one(row) ? 1 : 0);
+    return request_.row_exists[row] == 0 ? 0 : std::min(wanted, rows_[row].candidates.size());
+  }
+
   void prepare_row(std::size_t i) {
     auto& row = rows_[i];
     if (request_.row_exists[i] == 0) return;
     const auto index = static_cast<std::int64_t>(i);
     const bool inside = request_.budget == Budget::inside;
     std::int64_t forced_count = 0;
+    std::vector<std::int32_t> competing;
     for (std::int64_t j = 0; j < request_.scores.columns; ++j) {
-      if (request_.column_exists[static_cast<std::size_t>(j)] == 0) continue;
-      ++row.blocks;
+      const auto column = static_cast<std::size_t>(j);
+      if (request_.column_exists[column] == 0) continue;
       const bool is_forced = forced(i, j);
       forced_count += is_forced ? 1 : 0;
+      if (request_.competes != nullptr && (*request_.competes)[column] == 0) continue;
+      competing.push_back(static_cast<std::int32_t>(j));
       if (!inside || !is_forced) row.candidates.push_back(static_cast<std::int32_t>(j));
     }
+    row.blocks = static_cast<std::int64_t>(competing.size());
     row.candidates = rank_columns(request_.scores.row(index), row.candidates);
-    price_row(i, inside ? forced_count : 0);
+    price_row(i, competing, inside ? forced_count : 0);
   }
 
-  void price_row(std::size_t i, std::int64_t already_kept) {
+  void price_row(std::size_t i, const std::vector<std::int32_t>& competing,
+                 std::int64_t already_kept) {
     auto& row = rows_[i];
     const float* scores = request_.scores.row(static_cast<std::int64_t>(i));
     std::vector<float> ranked;
@@ -203,8 +216,7 @@ class HeadSelection {
     double already_mass = 0.0;
     for (const auto column : row.candidates) ranked.push_back(scores[column]);
     if (request_.selector.needs_probability) {
-      const auto all =
-          row_probability(request_.scores, static_cast<std::int64_t>(i), request_.column_exists);
+      const auto all = row_probability(request_.scores, static_cast<std::int64_t>(i), competing);
       for (const auto column : row.candidates) probability.push_back(all[std::size_t(column)]);
       if (request_.budget == Budget::inside) {
         for (std::int64_t j = 0; j < request_.scores.columns; ++j) {
@@ -214,10 +226,19 @@ class HeadSelection {
     }
     const RankedRow ranked_row{row.blocks, already_kept, already_mass, &ranked, &probability};
     request_.selector.price(ranked_row, request_.selector_params, row.prices);
-    if (!request_.solve) {
-      row.nominal_limit =
-          request_.selector.nominal_limit(ranked_row, request_.density, request_.selector_params);
+    if (!request_.solve) row.nominal = nominal_count(ranked_row, row.prices);
+  }
+
+  std::size_t nominal_count(const RankedRow& row, const std::vector<double>& prices) const {
+    const auto& selector = request_.selector;
+    if (selector.nominal_count != nullptr) {
+      return std::min(prices.size(),
+                      selector.nominal_count(row, request_.density, request_.selector_params));
     }
+    const double limit = selector.nominal_limit(row, request_.density, request_.selector_params);
+    std::size_t count = 0;
+    while (count < prices.size() && prices[count] < limit) ++count;
+    return count;
   }
 
   [[noreturn]] void refuse(double least) const {
@@ -231,6 +252,7 @@ class HeadSelection {
   }
 
   const SelectionRequest& request_;
+  std::size_t least_;
   std::vector<RowState> rows_;
   std::vector<std::int32_t> row_rank_;
 };

@@ -32,6 +32,9 @@ struct SelectionRequest {
   double density = 1.0;
   bool solve = true;           // false: the selector's nominal limit
   std::uint64_t row_seed = 0;  // which rows get the remainder
+  // Columns that are ranked, counted and part of the softmax; null: all that exist. The others are
+  // kept when forced and never otherwise.
+  const std::vector<std::uint8_t>* competes = nullptr;
 };
 
 // Kept columns of every row, ascending. When solving, kept pairs differ from density * all pairs by

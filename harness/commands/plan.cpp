@@ -35,6 +35,7 @@ Planned plan_record(const PlanCommand& options, const std::vector<int>& heads) {
   MethodOptions method;
   method.match = options.match == "density" ? DensityMatch::measured : DensityMatch::nominal;
   method.threads = options.threads;
+  method.base_folder = planned.arm.base_folder;
   State state;
   const RecordView view = planned.record->view();
   planned.plan = make_method(planned.arm.method, planned.arm.params, method)->plan(view, state);

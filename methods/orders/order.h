@@ -4,17 +4,23 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "data/plan.h"
+#include "data/record.h"
 #include "data/tensor_view.h"
 #include "methods/params.h"
 
 namespace raingauge {
+
+class Calibrator;
+struct MethodOptions;
 
 // One grid of frames x height x width tokens, raster index t*h*w + y*w + x.
 struct OrderRequest {
@@ -46,6 +52,14 @@ struct ContentRequest {
   nlohmann::json params = nlohmann::json::object();
 };
 
+// What an order that chooses among the others sees: one head of a record.
+struct ChoiceRequest {
+  const RecordView& record;
+  std::int64_t head = 0;
+  const nlohmann::json& params;
+  const std::string& base_folder;  // paths in `params` are relative to it
+};
+
 struct OrderSpec {
   std::string_view name;
   std::string_view help;     // one line for `raingauge list orders`
@@ -65,7 +79,13 @@ struct OrderEntry {
   // index into request.tokens. Such orders have no `make`.
   std::vector<std::int32_t> (*make_from_content)(const ContentRequest& request) = nullptr;
 
-  bool from_content() const { return make_from_content != nullptr; }
+  // Orders that choose one of the others for each head, queries and keys alike: its name. No `make`.
+  std::string (*choose)(const ChoiceRequest& request) = nullptr;
+  // What such an order learns from captures for `raingauge calibrate`; null: nothing.
+  std::unique_ptr<Calibrator> (*calibrator)(const nlohmann::json& params,
+                                            const MethodOptions& options) = nullptr;
+
+  bool from_content() const { return make_from_content != nullptr || choose != nullptr; }
 };
 
 }  // namespace raingauge

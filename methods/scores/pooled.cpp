@@ -4,9 +4,15 @@
 // to the ties of `faithful` arithmetic.
 #include "methods/pooling.h"
 #include "methods/scores/score.h"
+#include "methods/self_similarity.h"
 
 namespace raingauge {
 namespace {
+
+// Takes `centre` off every row of `means`.
+void subtract(const std::vector<float>& centre, std::vector<float>& means) {
+  for (std::size_t i = 0; i < means.size(); ++i) means[i] -= centre[i % centre.size()];
+}
 
 ScoreMatrix pooled(const ScoreRequest& request) {
   if (request.arithmetic == Arithmetic::faithful) return faithful_pooled_scores(request);
@@ -21,6 +27,9 @@ ScoreMatrix pooled(const ScoreRequest& request) {
               nullptr, 1);
   pool_blocks(request.record.k, request.head, request.k_order, request.k_blocks, k_means.data(),
               request.record.key_valid, 1);
+  if (request.params.value("smooth_k", false)) {
+    subtract(token_mean(request.record.k, request.head, request.record.key_valid), k_means);
+  }
   pooled_scores(q_means.data(), scores.rows, k_means.data(), scores.columns, d,
                 static_cast<float>(request.scale), scores.values.data(), 1);
   return scores;
@@ -29,11 +38,16 @@ ScoreMatrix pooled(const ScoreRequest& request) {
 }  // namespace
 
 ScoreEntry pooled_score() {
-  return {"pooled",
-          "dot product of block means",
-          "RainFusion2.0 (arXiv 2512.24086) eq. 5-7",
-          {},
-          pooled};
+  return {
+      "pooled",
+      "dot product of block means",
+      "RainFusion2.0 (arXiv 2512.24086) eq. 5-7",
+      {{.name = "smooth_k",
+        .type = ParamType::boolean,
+        .default_value = false,
+        .help = "take the mean key off all keys first (SLA, SpargeAttn): a constant a row, so the "
+                "ranking stays"}},
+      pooled};
 }
 
 }  // namespace raingauge

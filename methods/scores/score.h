@@ -37,7 +37,8 @@ struct ScoreMatrix {
   std::int64_t rows = 0;
   std::int64_t columns = 0;
   std::vector<float> values;
-  bool probabilities = false;  // rows already sum to 1; otherwise they are logits
+  // Shares (not negative, a row's sum is its whole) rather than logits.
+  bool probabilities = false;
 
   const float* row(std::int64_t i) const { return values.data() + i * columns; }
 };

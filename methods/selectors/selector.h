@@ -31,8 +31,13 @@ struct SelectorEntry {
   bool needs_probability;
   // Fills prices[j] (j = rank), non-decreasing.
   void (*price)(const RankedRow& row, const nlohmann::json& params, std::vector<double>& prices);
-  // Candidates with price < limit are kept. `density` is the arm's density knob.
+  // Candidates with price < limit are kept. `density` is the arm's density knob. A parameter `at_least`
+  // (optional) is the number of candidates kept whatever their price.
   double (*nominal_limit)(const RankedRow& row, double density, const nlohmann::json& params);
+  // For rules that are no limit on a price: how many of the ranked candidates the authors keep. Takes
+  // the place of nominal_limit.
+  std::size_t (*nominal_count)(const RankedRow& row, double density,
+                               const nlohmann::json& params) = nullptr;
 };
 
 const std::vector<SelectorEntry>& selector_registry();

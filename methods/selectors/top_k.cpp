@@ -22,10 +22,16 @@ void price(const RankedRow& row, const nlohmann::json& params, std::vector<doubl
   }
 }
 
-// `authors` rounding: density arrives as 1 - sparsity, and they take ceil(n * (1 - sparsity)).
+// `authors`: density arrives as 1 - sparsity, and RainFusion2.0's code takes ceil(n * (1 - sparsity)).
+// `floor`: int(n * density) in double (SLA). `floor_f32`: the product in fp32 (SpargeAttn).
 double nominal_limit(const RankedRow& row, double density, const nlohmann::json& params) {
   const auto n = static_cast<double>(row.blocks);
-  if (params.at("rounding") == "authors") return std::ceil(n * (1.0 - (1.0 - density)));
+  const auto& rounding = params.at("rounding");
+  if (rounding == "authors") return std::ceil(n * (1.0 - (1.0 - density)));
+  if (rounding == "floor") return std::floor(n * density);
+  if (rounding == "floor_f32") {
+    return std::floor(static_cast<float>(density) * static_cast<float>(row.blocks));
+  }
   return std::ceil(n * density - 1e-9);
 }
 
@@ -43,8 +49,15 @@ SelectorEntry top_k_selector() {
            {.name = "rounding",
             .type = ParamType::choice,
             .default_value = "exact",
-            .help = "k = ceil(n * density), or ceil(n * (1 - sparsity)) in double as released",
-            .choices = {"exact", "authors"}}},
+            .help = "k = ceil(n * density); ceil(n * (1 - sparsity)) in double as RainFusion2.0 "
+                    "released it; int(n * density) in double (SLA) or in fp32 (SpargeAttn)",
+            .choices = {"exact", "authors", "floor", "floor_f32"}},
+           {.name = "at_least",
+            .type = ParamType::integer,
+            .default_value = 0,
+            .help = "candidates of a row kept in any case",
+            .min = 0,
+            .max = 65536}},
           false,
           price,
           nominal_limit};

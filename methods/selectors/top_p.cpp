@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Blocks of every row until their predicted probability reaches p. The block that crosses p is kept
 // (as in Jenga, XAttention, SVG2) or not (as in SpargeAttn).
+#include <cmath>
+
 #include "methods/selectors/selector.h"
 
 namespace raingauge {
@@ -21,7 +23,9 @@ void price(const RankedRow& row, const nlohmann::json& params, std::vector<doubl
 
 double nominal_limit(const RankedRow& /*row*/, double /*density*/, const nlohmann::json& params) {
   const double p = params.at("p").get<double>();
-  return p >= 1.0 ? 2.0 : p;  // p = 1 keeps everything, whatever the rounding of the sum
+  if (p >= 1.0) return 2.0;  // keeps everything, whatever the rounding of the sum
+  // Crossing out: sums equal to p are still in.
+  return params.at("crossing") == "in" ? p : std::nextafter(p, 2.0);
 }
 
 }  // namespace
