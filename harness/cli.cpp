@@ -241,6 +241,28 @@ void add_plans(CLI::App& app, Action& action) {
   mask->add_option("--head", mask_options->head, "original head number")->capture_default_str();
 }
 
+void add_calibrate(CLI::App& app, Action& action) {
+  auto options = std::make_shared<CalibrateCommand>();
+  auto* command = app.add_subcommand(
+      "calibrate", "write what a method learns from captures, for the key `calibration`");
+  command->add_option("inputs", options->inputs, "one EXPERIMENT.yaml, or CAPTURE.h5 files")
+      ->required();
+  command
+      ->add_option("--arm", options->arm,
+                   "a method, or any method with an order, that has a key `calibration`: "
+                   "'{method: paro}', '{method: rainfusion2, order: paro}'")
+      ->required();
+  command->add_option("--out", options->out, "file to write")->required();
+  command->add_option("--layers", options->layers, "layers (default: all)")->delimiter(',');
+  command->add_option("--steps", options->steps, "steps (default: all)")->delimiter(',');
+  command->add_option("--heads", options->heads, "original head numbers (default: all)")
+      ->delimiter(',');
+  command->add_flag("--overwrite", options->overwrite, "replace an existing file");
+  add_machine(command, options->device, options->threads);
+  command->callback(
+      [&action, options] { action = [options] { return calibrate_command(*options); }; });
+}
+
 void add_generate(CLI::App& app, Action& action) {
   auto options = std::make_shared<GenerateCommand>();
   auto* command = app.add_subcommand("generate", "denoise a clip of the demo DiT with any arm");
@@ -310,6 +332,7 @@ int run_cli(int argc, char** argv) {
   add_capture(app, action);
   add_parity(app, action);
   add_plans(app, action);
+  add_calibrate(app, action);
   add_generate(app, action);
   add_frames(app, action);
   try {

@@ -110,6 +110,17 @@ struct ParityCommand {
 };
 int parity_command(const ParityCommand& options);
 
+struct CalibrateCommand {
+  std::vector<std::string> inputs;  // one experiment, or captures
+  std::string arm;
+  std::string out;
+  std::vector<int> layers, steps, heads;  // empty: all, or the experiment's
+  bool overwrite = false;
+  std::string device = "cpu";
+  int threads = 0;
+};
+int calibrate_command(const CalibrateCommand& options);
+
 struct GenerateCommand {
   std::string arm = "{method: dense}";
   std::string out;
