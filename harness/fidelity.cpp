@@ -126,6 +126,19 @@ void add_density(json& row, const Plan& plan, const Density& density, std::int64
   row["density_blocks"] = density.blocks[h];
 }
 
+// Most key blocks of a query block / their mean: what a kernel that gives query blocks to workers waits
+// for.
+double load_imbalance(const Plan& plan, std::int64_t head) {
+  std::int64_t most = 0, all = 0, rows = 0;
+  for (std::int64_t i = 0; i < plan.lists.query_blocks; ++i) {
+    if (plan.q_blocks.size(head, i) == 0) continue;
+    most = std::max(most, plan.lists.count(head, i));
+    all += plan.lists.count(head, i);
+    ++rows;
+  }
+  return all == 0 ? 1.0 : static_cast<double>(most * rows) / static_cast<double>(all);
+}
+
 // {name: value} of one head; absent when the method says nothing.
 void add_notes(json& row, const Plan& plan, std::int64_t head) {
   const auto h = static_cast<std::size_t>(head);
@@ -223,6 +236,7 @@ std::vector<json> judge_arm(RecordJudge& judge, RecordJudge* second, const Plan&
     json row = base;
     row["plan"] = fingerprint;
     add_density(row, plan, density, head);
+    row["load_imbalance"] = load_imbalance(plan, head);
     add_notes(row, plan, head);
     rows.push_back(report(std::move(row), head, plan, judge.sparse(head, plan),
                           has_oracle ? &oracle : nullptr));

@@ -160,6 +160,7 @@ Document build_document(const RunData& data) {
                       ". Device: " + data.manifest.value("device", std::string("cpu")) +
                       ". Commit " + data.manifest.value("git_commit", std::string("unknown")) + ".";
   add_verdict(data, document);
+  add_leaderboard(data, document);
   add_ablation(data, document);
   add_curves(data, document);
   add_pareto(data, document);

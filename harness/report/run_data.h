@@ -55,6 +55,7 @@ std::string rerun_command(const RunData& data, const std::string& arm);
 
 // Sections in the report's order. Each adds nothing where the run has nothing to say.
 void add_verdict(const RunData& data, Document& document);
+void add_leaderboard(const RunData& data, Document& document);
 void add_ablation(const RunData& data, Document& document);
 void add_curves(const RunData& data, Document& document);
 void add_pareto(const RunData& data, Document& document);
