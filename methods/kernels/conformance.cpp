@@ -140,26 +140,24 @@ struct BlockVerdict {
   bool reference_finite = true;
 };
 
+// What rows of one query block should have been.
+struct BlockReference {
+  std::vector<std::int32_t> positions;  // compared; empty for a block without tokens
+  std::vector<float> o, lse;
+  std::vector<RowScale> scales;
+  std::int64_t keys = 0;
+};
+
 class HeadCheck {
  public:
   HeadCheck(const KernelSpec& kernel, const Plan& plan, const AttendInputs& inputs,
-            const AttendOutputs& outputs, std::int64_t head, int threads)
-      : kernel_(kernel),
-        plan_(plan),
-        inputs_(inputs),
-        outputs_(outputs),
-        head_(head),
-        reference_(inputs, plan, head, threads) {}
+            const AttendOutputs& outputs, std::int64_t head)
+      : kernel_(kernel), plan_(plan), inputs_(inputs), outputs_(outputs), head_(head) {}
 
-  BlockVerdict check(std::int64_t block, bool whole, std::int64_t drawn) const {
+  BlockVerdict check(std::int64_t block, const BlockReference& reference) const {
     BlockVerdict verdict;
-    scan(block, verdict);
-    std::vector<std::int32_t> positions;
-    for (std::int32_t x = plan_.q_blocks.begin(head_, block); x < plan_.q_blocks.end(head_, block);
-         ++x) {
-      if (whole || x - plan_.q_blocks.begin(head_, block) == drawn) positions.push_back(x);
-    }
-    compare(block, positions, verdict);
+    scan(block, reference, verdict);
+    compare(reference, verdict);
     return verdict;
   }
 
@@ -170,8 +168,8 @@ class HeadCheck {
   }
 
   // Every row: finite values, and o = 0, lse = -inf exactly where there are no keys.
-  void scan(std::int64_t block, BlockVerdict& verdict) const {
-    const bool empty = reference_.keys_of(block) == 0;
+  void scan(std::int64_t block, const BlockReference& reference, BlockVerdict& verdict) const {
+    const bool empty = reference.keys == 0;
     for (std::int32_t x = plan_.q_blocks.begin(head_, block); x < plan_.q_blocks.end(head_, block);
          ++x) {
       const std::int64_t token = plan_.q_order.token(head_, x);
@@ -195,13 +193,9 @@ class HeadCheck {
     }
   }
 
-  void compare(std::int64_t block, const std::vector<std::int32_t>& positions,
-               BlockVerdict& verdict) const {
+  void compare(const BlockReference& reference, BlockVerdict& verdict) const {
     const std::int64_t dim = inputs_.q.head_dim;
-    std::vector<float> o(positions.size() * index_of(dim));
-    std::vector<float> lse(positions.size());
-    std::vector<RowScale> scales(positions.size());
-    reference_.rows(block, positions, o.data(), lse.data(), scales.data());
+    const auto& [positions, o, lse, scales, keys] = reference;
     verdict.rows = static_cast<std::int64_t>(positions.size());
     for (std::size_t r = 0; r < positions.size(); ++r) {
       if (scales[r].keys == 0) continue;  // scan() has judged it
@@ -240,7 +234,6 @@ class HeadCheck {
   const AttendInputs& inputs_;
   const AttendOutputs& outputs_;
   std::int64_t head_;
-  ReferenceHead reference_;
 };
 
 std::string place(std::int64_t head, std::int64_t block, std::int64_t token) {
@@ -329,31 +322,84 @@ RowTolerance row_tolerance(const KernelSpec& kernel, DType dtype, std::int64_t h
           kSpread * (kExpError + score + kFloatRound * (keys + std::abs(lse)))};
 }
 
-Conformance check_conformance(const KernelSpec& kernel, const Plan& plan,
-                              const AttendInputs& inputs, const AttendOutputs& outputs,
-                              const ConformanceOptions& options) {
-  check_attend_inputs(plan, inputs);
-  if (outputs.o == nullptr) throw Error("conformance: there is no output to check");
-  Verdict verdict;
-  for (std::int64_t head = 0; head < plan.heads; ++head) {
+struct ConformanceReference::Impl {
+  const Plan& plan;
+  AttendInputs inputs;
+  int threads;
+  std::vector<std::vector<BlockReference>> heads;
+
+  Impl(const Plan& given, const AttendInputs& tensors, const ConformanceOptions& options)
+      : plan(given), inputs(tensors), threads(options.threads) {
+    for (std::int64_t head = 0; head < plan.heads; ++head) {
+      heads.push_back(chosen_rows(head, options));
+      const ReferenceHead reference(inputs, plan, head, threads);
+      parallel_for(threads, plan.q_blocks.blocks, [&](std::int64_t block, int) {
+        compute(reference, block, heads.back()[index_of(block)]);
+      });
+    }
+  }
+
+  std::vector<BlockReference> chosen_rows(std::int64_t head,
+                                          const ConformanceOptions& options) const {
     Draws draws(options.seed, head);
     const std::vector<bool> whole = whole_blocks(plan, head, options.blocks, draws);
-    std::vector<std::int64_t> drawn(whole.size(), -1);
-    for (std::size_t b = 0; b < drawn.size(); ++b) {
-      const auto size = plan.q_blocks.size(head, static_cast<std::int64_t>(b));
-      if (size > 0) drawn[b] = draws.below(size);
+    std::vector<BlockReference> blocks(whole.size());
+    for (std::size_t b = 0; b < blocks.size(); ++b) {
+      const auto block = static_cast<std::int64_t>(b);
+      const auto begin = plan.q_blocks.begin(head, block);
+      const auto size = plan.q_blocks.size(head, block);
+      if (size == 0) continue;
+      const auto drawn = static_cast<std::int32_t>(draws.below(size));
+      for (std::int32_t x = 0; x < size; ++x) {
+        if (whole[b] || x == drawn) blocks[b].positions.push_back(begin + x);
+      }
     }
-    const HeadCheck check(kernel, plan, inputs, outputs, head, options.threads);
-    std::vector<BlockVerdict> found(whole.size());
-    parallel_for(options.threads, plan.q_blocks.blocks, [&](std::int64_t block, int) {
-      const std::size_t b = index_of(block);
-      if (drawn[b] >= 0) found[b] = check.check(block, whole[b], drawn[b]);
-    });
+    return blocks;
+  }
+
+  void compute(const ReferenceHead& reference, std::int64_t block, BlockReference& rows) const {
+    rows.keys = reference.keys_of(block);
+    rows.o.resize(rows.positions.size() * index_of(inputs.q.head_dim));
+    rows.lse.resize(rows.positions.size());
+    rows.scales.resize(rows.positions.size());
+    if (rows.positions.empty()) return;
+    reference.rows(block, rows.positions, rows.o.data(), rows.lse.data(), rows.scales.data());
+  }
+};
+
+ConformanceReference::ConformanceReference(const Plan& plan, const AttendInputs& inputs,
+                                           const ConformanceOptions& options) {
+  check_attend_inputs(plan, inputs);
+  impl_ = std::make_unique<const Impl>(plan, inputs, options);
+}
+
+ConformanceReference::~ConformanceReference() = default;
+
+Conformance ConformanceReference::check(const KernelSpec& kernel,
+                                        const AttendOutputs& outputs) const {
+  if (outputs.o == nullptr) throw Error("conformance: there is no output to check");
+  Verdict verdict;
+  for (std::int64_t head = 0; head < impl_->plan.heads; ++head) {
+    const auto& blocks = impl_->heads[index_of(head)];
+    const HeadCheck check(kernel, impl_->plan, impl_->inputs, outputs, head);
+    std::vector<BlockVerdict> found(blocks.size());
+    parallel_for(impl_->threads, static_cast<std::int64_t>(blocks.size()),
+                 [&](std::int64_t block, int) {
+                   const BlockReference& reference = blocks[index_of(block)];
+                   if (reference.positions.empty()) return;
+                   found[index_of(block)] = check.check(block, reference);
+                 });
     for (std::size_t b = 0; b < found.size(); ++b) {
       verdict.take(found[b], head, static_cast<std::int64_t>(b));
     }
   }
   return verdict.finish();
+}
+
+Conformance check_conformance(const KernelSpec& kernel, const Plan& plan,
+                              const AttendInputs& inputs, const AttendOutputs& outputs,
+                              const ConformanceOptions& options) {
+  return ConformanceReference(plan, inputs, options).check(kernel, outputs);
 }
 
 }  // namespace raingauge

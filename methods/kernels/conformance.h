@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "methods/kernels/kernel.h"
@@ -42,7 +43,7 @@ struct RowScale;
 RowTolerance row_tolerance(const KernelSpec& kernel, DType dtype, std::int64_t head_dim,
                            const RowScale& scale, double lse);
 
-// `inputs` and `outputs` in host memory; outputs.lse null when the kernel gives none.
+// What kernels should return for one plan and one set of inputs: computed once, for all of them.
 //
 // Compared: all rows of at least `blocks` whole query blocks a head (first, last, up to eight whose
 // size is not the usual one, the others drawn by the seed), and one drawn row of every other query
@@ -50,6 +51,24 @@ RowTolerance row_tolerance(const KernelSpec& kernel, DType dtype, std::int64_t h
 // row of a block of n rows that is not among the whole ones is seen with probability 1/n. All rows
 // of the output are checked for finite values and for the meaning of rows without keys (o = 0,
 // lse = -inf).
+class ConformanceReference {
+ public:
+  // `inputs` in host memory; plan and inputs must outlive this object.
+  ConformanceReference(const Plan& plan, const AttendInputs& inputs,
+                       const ConformanceOptions& options = {});
+  ~ConformanceReference();
+  ConformanceReference(const ConformanceReference&) = delete;
+  ConformanceReference& operator=(const ConformanceReference&) = delete;
+
+  // `outputs` in host memory; outputs.lse null when the kernel gives none.
+  Conformance check(const KernelSpec& kernel, const AttendOutputs& outputs) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<const Impl> impl_;
+};
+
+// For one kernel alone.
 Conformance check_conformance(const KernelSpec& kernel, const Plan& plan,
                               const AttendInputs& inputs, const AttendOutputs& outputs,
                               const ConformanceOptions& options = {});

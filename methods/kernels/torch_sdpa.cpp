@@ -65,6 +65,10 @@ class TorchSdpaKernel final : public Kernel {
     if (inputs.q.device.kind == DeviceKind::cuda && !load_torch_cuda(&why)) {
       return std::string(spec_.name) + " on CUDA: " + why;
     }
+    if (!spec_.cpu) {
+      const std::string refusal = torch_cudnn_refusal(inputs);
+      if (!refusal.empty()) return "torch_cudnn: cuDNN does not cover these inputs: " + refusal;
+    }
     return std::nullopt;
   }
 

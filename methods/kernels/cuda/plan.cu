@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(256) pool_kernel(PoolParams p) {
   }
 }
 
-constexpr int kScoreRows = 8;  // rows of one thread block
+constexpr int kScoreRows = 16;  // rows of one thread block: keys pass through L2 once for all
 constexpr int kScoreThreads = 256;
 
 // scores[row, column] = scale * dot, the sum over channels ascending.

@@ -224,6 +224,20 @@ at::ScalarType matmul_type(DType dtype) {
 
 }  // namespace
 
+std::string torch_cudnn_refusal(const AttendInputs& inputs) {
+  const c10::InferenceMode inference;
+  const OnlyCudnn restriction(true);
+  try {
+    const std::int64_t choice =
+        at::_fused_sdp_choice(as_tensor(inputs.q), as_tensor(inputs.k), as_tensor(inputs.v),
+                              std::nullopt, 0.0, false, std::abs(double{inputs.scale}));
+    const std::string backend = backend_name(choice);
+    return backend == "cuDNN" ? "" : "torch chose " + backend;
+  } catch (const c10::Error& error) {
+    return error.what_without_backtrace();
+  }
+}
+
 void torch_chunked_forward(const AttendInputs& inputs, const AttendOutputs& outputs, int threads) {
   constexpr std::int64_t kScores = std::int64_t{1} << 22;  // fp32 scores of one chunk: 16 MiB
   const TensorView& q = inputs.q;

@@ -22,6 +22,9 @@ bool load_torch_cuda(std::string* why = nullptr);
 std::string torch_sdpa_forward(const AttendInputs& inputs, const AttendOutputs& outputs,
                                int threads, bool only_cudnn);
 
+// Why cuDNN does not cover inputs on a CUDA device; empty when it does. Reads no element.
+std::string torch_cudnn_refusal(const AttendInputs& inputs);
+
 // matmul, softmax, matmul over chunks of query rows on the CPU; scores and weights are rounded to bf16
 // where the inputs are bf16 and the CPU multiplies that, all else is fp32. Gives LSE.
 void torch_chunked_forward(const AttendInputs& inputs, const AttendOutputs& outputs, int threads);
