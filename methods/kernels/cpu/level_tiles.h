@@ -65,10 +65,14 @@ RAINGAUGE_INLINE void fetch_part(const Places& ahead, int part, int parts) {
 
 // ---- Register tiles. ----
 
-// scores[i][n * 16 ...] = dot of query row i with the keys of unit n.
+constexpr int kFirstLevelWords = 8192;  // query rows beyond 32 KB come from the second-level cache
+
+// scores[i][n * 16 ...] = dot of query row i with the keys of unit n. `fetch_next`: the rows that
+// follow these are brought in meanwhile.
 template <class A, int kRows, int kUnits>
 RAINGAUGE_INLINE void score_tile(const std::uint32_t* q, int depth,
-                                 const std::uint32_t* const* places, float* scores) {
+                                 const std::uint32_t* const* places, float* scores,
+                                 bool fetch_next) {
   Vec sums[kRows][kUnits * kVecs];
   const std::uint32_t* keys[kUnits];
 #pragma GCC unroll 8
@@ -82,18 +86,28 @@ RAINGAUGE_INLINE void score_tile(const std::uint32_t* q, int depth,
       sums[i][n] = zero();
     }
   }
-  for (std::ptrdiff_t t = 0; t < depth; ++t) {
-    Vec b[kUnits * kVecs];
+  for (std::ptrdiff_t begin = 0; begin < depth; begin += kUnit) {
+    const std::ptrdiff_t end = begin + kUnit < depth ? begin + kUnit : depth;
+    if (fetch_next) {
 #pragma GCC unroll 8
-    for (int n = 0; n < kUnits * kVecs; ++n) {
-      b[n] = load_words(keys[n / kVecs] + t * kUnit + (n % kVecs) * kWidth);
+      for (int i = 0; i < kRows; ++i) {
+        __builtin_prefetch(q + (kRows + i) * static_cast<std::ptrdiff_t>(depth) + begin, 0, 3);
+      }
     }
-#pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i) {
-      const Vec a = broadcast_word(q + i * static_cast<std::ptrdiff_t>(depth) + t);
+#pragma GCC unroll 1
+    for (std::ptrdiff_t t = begin; t < end; ++t) {
+      Vec b[kUnits * kVecs];
 #pragma GCC unroll 8
       for (int n = 0; n < kUnits * kVecs; ++n) {
-        sums[i][n] = A::dot(sums[i][n], a, b[n]);
+        b[n] = load_words(keys[n / kVecs] + t * kUnit + (n % kVecs) * kWidth);
+      }
+#pragma GCC unroll 8
+      for (int i = 0; i < kRows; ++i) {
+        const Vec a = broadcast_word(q + i * static_cast<std::ptrdiff_t>(depth) + t);
+#pragma GCC unroll 8
+        for (int n = 0; n < kUnits * kVecs; ++n) {
+          sums[i][n] = A::dot(sums[i][n], a, b[n]);
+        }
       }
     }
   }
@@ -149,12 +163,20 @@ RAINGAUGE_INLINE void output_tile(const std::uint32_t* p, const Places& places, 
   }
 }
 
-// The last rows, fewer than 2 * kRows: in groups of kRows, kRows / 2, ... 1.
+// How many rows go in groups of kMaxRows. Two rows alone would keep too few chains in flight: they
+// make two groups of four together with the last six.
+RAINGAUGE_INLINE int grouped_rows(int rows) {
+  const int rest = rows % kMaxRows;
+  const bool pair = rest == 2 && kMaxRows == 6 && rows > kMaxRows;
+  return rows - rest - (pair ? kMaxRows : 0);
+}
+
+// The last rows: in groups of kRows, kRows / 2, ... 1.
 template <class A, int kRows, int kUnits>
 RAINGAUGE_INLINE void score_rest(const std::uint32_t* q, int rows, int depth,
                                  const std::uint32_t* const* places, float* scores) {
-  if (rows >= kRows) {
-    score_tile<A, kRows, kUnits>(q, depth, places, scores);
+  while (rows >= kRows) {
+    score_tile<A, kRows, kUnits>(q, depth, places, scores, false);
     q += kRows * static_cast<std::ptrdiff_t>(depth);
     scores += kRows * kChunkKeys;
     rows -= kRows;
@@ -167,7 +189,7 @@ RAINGAUGE_INLINE void score_rest(const std::uint32_t* q, int rows, int depth,
 template <class A, int kRows, int kPanels>
 RAINGAUGE_INLINE void output_rest(const std::uint32_t* p, int rows, const Places& places, float* o,
                                   int padded_dim) {
-  if (rows >= kRows) {
+  while (rows >= kRows) {
     output_tile<A, kRows, kPanels>(p, places, o, padded_dim);
     p += kRows * kChunkUnits * (A::kPairs ? kUnit / 2 : kUnit);
     o += kRows * static_cast<std::ptrdiff_t>(padded_dim);
@@ -183,12 +205,14 @@ template <class A, int kUnits>
 RAINGAUGE_NOINLINE void score_units(const std::uint32_t* q, int rows, int depth,
                                     const std::uint32_t* const* places, float* scores,
                                     const Places& ahead) {
-  const int parts = (rows + kMaxRows - 1) / kMaxRows;
+  const int grouped = grouped_rows(rows);
+  const int parts = (grouped + kMaxRows - 1) / kMaxRows + (grouped < rows ? 1 : 0);
+  const bool fetch_rows = rows * depth > kFirstLevelWords;
   int i = 0;
-  for (; i + kMaxRows <= rows; i += kMaxRows) {
+  for (; i < grouped; i += kMaxRows) {
     fetch_part(ahead, i / kMaxRows, parts);
     score_tile<A, kMaxRows, kUnits>(q + i * static_cast<std::ptrdiff_t>(depth), depth, places,
-                                    scores + i * kChunkKeys);
+                                    scores + i * kChunkKeys, fetch_rows);
   }
   if (i < rows) {
     fetch_part(ahead, parts - 1, parts);
@@ -231,9 +255,10 @@ template <class A, int kPanels>
 RAINGAUGE_NOINLINE void output_panels(const std::uint32_t* p, int rows, const Places& places,
                                       float* o, int padded_dim, const Places& ahead) {
   constexpr int kRowWords = kChunkUnits * (A::kPairs ? kUnit / 2 : kUnit);
-  const int parts = (rows + kMaxRows - 1) / kMaxRows;
+  const int grouped = grouped_rows(rows);
+  const int parts = (grouped + kMaxRows - 1) / kMaxRows + (grouped < rows ? 1 : 0);
   int i = 0;
-  for (; i + kMaxRows <= rows; i += kMaxRows) {
+  for (; i < grouped; i += kMaxRows) {
     fetch_part(ahead, i / kMaxRows, parts);
     output_tile<A, kMaxRows, kPanels>(p + i * kRowWords, places,
                                       o + i * static_cast<std::ptrdiff_t>(padded_dim), padded_dim);
