@@ -58,7 +58,8 @@ TEST(Reuse, DecidesAtEveryNthStepAndReusesInBetween) {
 }
 
 TEST(Reuse, ReportsTheOverlapOfSuccessiveDecisions) {
-  const auto plans = walk({{"density", 0.4}, {"block", 32}, {"sink", "none"}, {"reuse_every", 1}}, {0, 1, 2});
+  const auto plans =
+      walk({{"density", 0.4}, {"block", 32}, {"sink", "none"}, {"reuse_every", 1}}, {0, 1, 2});
   for (std::size_t i = 1; i < 3; ++i) {
     const auto& overlap = plans[i].notes.back();
     ASSERT_EQ(overlap.name, "overlap");
@@ -81,8 +82,9 @@ TEST(Reuse, ReportsTheOverlapOfSuccessiveDecisions) {
   }
   EXPECT_EQ(plan_overlap(plans[0], plans[0], 0), 1.0);
   // Orders made from content differ from step to step: no common blocks to compare.
-  const auto clusters =
-      walk({{"density", 0.4}, {"block", 32}, {"order", "kmeans"}, {"reuse_every", 1}}, {0, 1});
+  const auto clusters = walk(
+      {{"density", 0.4}, {"block", 32}, {"order", "kmeans"}, {"sink", "none"}, {"reuse_every", 1}},
+      {0, 1});
   EXPECT_TRUE(std::isnan(clusters[1].notes.back().numbers.at(0)));
 }
 
