@@ -36,6 +36,8 @@ std::string host_only(const BlockRecipe& recipe, const RecordView& record) {
     return "orders made from content are made on the host";
   }
   if (recipe.arrangement.mindie) return "the released block index is the host's";
+  const auto order = recipe.arrangement.order.at("name").get<std::string>();
+  if (find_order(order).from_content()) return "the order " + order + " is made on the host";
   if (record.q.dtype == DType::f32) return "f32 records are planned on the host";
   if (record.head_dim() % 8 != 0 || record.head_dim() > 256) {
     return "head_dim " + std::to_string(record.head_dim()) + " is planned on the host";

@@ -13,7 +13,7 @@ namespace raingauge {
 
 // Why this recipe is decided on the host only; empty when a device can: pooled scores in fp32, top_k
 // with ties to the lowest index, the budget inside and solved for, regions starting blocks of their
-// own, bf16 or f16.
+// own, an order of the grid, bf16 or f16.
 std::string host_only(const BlockRecipe& recipe, const RecordView& record);
 
 // The planner for this record's shape; `record` is in host memory. Throws Unsupported with host_only()'s
