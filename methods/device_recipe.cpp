@@ -36,17 +36,7 @@ std::string host_only(const BlockRecipe& recipe, const RecordView& record) {
     return "orders made from content are made on the host";
   }
   if (recipe.arrangement.mindie) return "the released block index is the host's";
-  if (recipe.arrangement.whole_sequence || recipe.arrangement.phantom_key_blocks > 0) {
-    return "blocks over the whole sequence are the host's";
-  }
-  if (recipe.score_params.value("smooth_k", false) || recipe.head_dim_scale) {
-    return "this scaling of scores is the host's";
-  }
-  if (recipe.force || recipe.competes || recipe.adjust || recipe.finish) {
-    return "what this method adds to its recipe is decided on the host";
-  }
-  const auto order = recipe.arrangement.order.at("name").get<std::string>();
-  if (find_order(order).from_content()) return "the order " + order + " is made on the host";
+  if (recipe.head_dim_scale) return "the scale head_dim^-1/2 is the host's";
   if (record.q.dtype == DType::f32) return "f32 records are planned on the host";
   if (record.head_dim() % 8 != 0 || record.head_dim() > 256) {
     return "head_dim " + std::to_string(record.head_dim()) + " is planned on the host";
