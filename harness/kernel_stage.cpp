@@ -5,9 +5,8 @@
 #include <iterator>
 #include <limits>
 
-#include "harness/gpu_state.h"
 #include "harness/latency.h"
-#include "harness/roofline.h"
+#include "harness/latency_rows.h"
 #include "harness/rows.h"
 #include "methods/kernels/conformance.h"
 #include "methods/kernels/cpu/peak.h"
@@ -32,17 +31,6 @@ struct HeadSubset {
     view.k = record.k.slice_heads(0, heads);
     view.v = record.v.slice_heads(0, heads);
   }
-};
-
-// One arm on the subset of heads that is timed.
-struct TimedArm {
-  const Arm* arm;
-  const Method* method;
-  Plan plan;
-  bool dense;
-  std::unique_ptr<DevicePlanner> planner = nullptr;  // where the method decides on the device too
-  std::string host_reason = {};                      // why it does not; empty for the dense plan
-  std::int64_t plan_hamming = -1;  // block pairs in which device and host differ; -1: no planner
 };
 
 bool keeps_every_pair(const Plan& plan) {
@@ -71,13 +59,6 @@ Arm dense_arm() {
   arm.params = {{"block", 128}};
   return arm;
 }
-
-// Medians of attend of everything that ran dense, by kernel, and the fastest of them.
-struct DenseTimes {
-  double best_ms = std::numeric_limits<double>::infinity();
-  std::string best;
-  json all = json::object();
-};
 
 json kernel_row(const std::string& cell, const RecordView& record, const TimedArm& arm,
                 const Kernel& kernel, const Device& device) {
@@ -118,12 +99,12 @@ class Stage {
 
   void time_around(const Surroundings& surroundings, bool counted) {
     if (surroundings.what.empty()) return;
-    surroundings_ = surroundings.what;
+    around_.what = surroundings.what;
     const double rest = surroundings.rest_ms();
     const double whole = surroundings.whole_ms();
     if (!counted) return;
-    rest_.samples.push_back(rest);
-    whole_.samples.push_back(whole);
+    around_.rest.samples.push_back(rest);
+    around_.whole.samples.push_back(whole);
   }
 
   // Lets the arm decide on the device where it can. That plan then is everybody's, after the checks
@@ -138,8 +119,8 @@ class Stage {
       arm.plan_hamming = different_pairs(arm.plan.lists, plan.lists);
       arm.plan = std::move(plan);
       arm.planner = std::move(planner);
-    } catch (const Unsupported& reason) {
-      arm.host_reason = reason.what();
+    } catch (const std::exception& reason) {
+      arm.host_reason = reason.what();  // the host's plan stands; the row says why
     }
   }
 
@@ -261,68 +242,10 @@ class Stage {
         latency_rows_.push_back(failed_row(row, Outcome::failed, times[i].failure));
         continue;
       }
-      describe(row, *pairs[i].first, times[i]);
-      add_times(row, *pairs[i].first, times[i], dense);
+      fill_latency_row(row, *pairs[i].first, times[i], dense,
+                       {record_, context_.device, context_.threads, peak_, around_});
       latency_rows_.push_back(std::move(row));
     }
-  }
-
-  void describe(json& row, const TimedArm& arm, const PhaseTimes& times) const {
-    const auto density = measure_density(arm.plan, record_.key_valid);
-    row["heads"] = record_.heads();
-    row["tokens"] = record_.tokens();
-    row["head_dim"] = record_.head_dim();
-    row["dtype"] = name_of(record_.q.dtype);
-    row["nominal_density"] = number_or_null(arm.plan.nominal_density);
-    row["density_pairs"] = density.mean_pairs;
-    row["density_tiles"] = times.density_tiles;
-    row["plan_device"] = times.plan_device;
-    row["plan_hamming"] = arm.plan_hamming < 0 ? json() : json(arm.plan_hamming);
-    row["host_plan_reason"] = arm.host_reason;
-    row["caches"] = cache_state(context_.device);
-    row["gpu"] = gpu_states_json(times.gpu);
-    row["threads"] = context_.threads;
-    row["kernel_detail"] = times.kernel_detail;
-    row["noisy"] = times.noisy;
-  }
-
-  void add_times(json& row, const TimedArm& arm, const PhaseTimes& times,
-                 const DenseTimes& dense) const {
-    const auto phase = [](const Timing& timing) {
-      return timing.samples.empty() ? json() : timing.to_json();
-    };
-    const double attend_ms = times.attend.median();
-    row["plan_ms"] = phase(times.plan);
-    row["permute_ms"] = phase(times.permute);  // null: the kernel reads tokens through the order
-    row["prepare_ms"] = phase(times.prepare);
-    row["attend_ms"] = phase(times.attend);
-    row["unpermute_ms"] = phase(times.unpermute);
-    row["total_ms"] = phase(times.total);
-    row["total_given_prepare_ms"] = phase(times.total_given_prepare);
-    add_roofline(row, arm.plan, attend_ms);
-    row["speedup_vs_dense"] = number_or_null(dense.best_ms / times.total.median());
-    row["speedup_given_prepare"] =
-        number_or_null(dense.best_ms / times.total_given_prepare.median());
-    row["speedup_attend"] = number_or_null(dense.best_ms / attend_ms);
-    row["dense_kernel"] = dense.best;
-    row["dense_ms"] = number_or_null(dense.best_ms);
-    row["dense_kernels"] = dense.all;
-    if (!surroundings_.empty()) add_block(row, times.total.median(), dense.best_ms);
-  }
-
-  // Work counted from the plan, and how much of the machine's measured peak its time is. Of GPUs the
-  // peak is not measured here: null.
-  void add_roofline(json& row, const Plan& plan, double attend_ms) const {
-    const AttentionWork work = count_work(plan, record_);
-    const double gflops = work.flops / (attend_ms * 1e6);
-    const bool known = peak_.gflops > 0.0;
-    row["flops"] = work.flops;
-    row["bytes"] = work.bytes;
-    row["tflops_effective"] = gflops * 1e-3;
-    row["peak_gflops"] = known ? json(peak_.gflops) : json();
-    row["peak_arithmetic"] = known ? json(peak_.arithmetic) : json();
-    row["percent_of_peak"] = known ? number_or_null(100.0 * gflops / peak_.gflops) : json();
-    row["load1"] = number_or_null(load_average_1());
   }
 
   // The best of the peaks around the timings: a busy neighbour halves both.
@@ -331,18 +254,6 @@ class Stage {
     const auto peak =
         cpu::measure_peak({.threads = context_.threads, .isa = {}}, record_.q.dtype, 100.0);
     if (peak.gflops > peak_.gflops) peak_ = peak;
-  }
-
-  // The whole of which attention is a part: its other parts do not get faster.
-  void add_block(json& row, double attention_ms, double dense_ms) const {
-    const double rest = rest_.median();
-    row["surroundings"] = surroundings_;
-    row["surroundings_ms"] = rest_.to_json();
-    row["dense_inline_ms"] = whole_.to_json();  // libtorch's own dense attention inside: a check
-    row["block_ms"] = rest + attention_ms;
-    row["attention_share"] = attention_ms / (rest + attention_ms);
-    row["dense_attention_share"] = number_or_null(dense_ms / (rest + dense_ms));
-    row["block_speedup_vs_dense"] = number_or_null((rest + dense_ms) / (rest + attention_ms));
   }
 
   const RunContext& context_;
@@ -354,8 +265,7 @@ class Stage {
   std::vector<json> latency_rows_;
   const TimedArm* referenced_ = nullptr;
   std::unique_ptr<ConformanceReference> reference_;
-  std::string surroundings_;
-  Timing rest_, whole_;
+  AroundAttention around_;
 };
 
 }  // namespace

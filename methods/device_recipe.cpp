@@ -36,8 +36,7 @@ std::string host_only(const BlockRecipe& recipe, const RecordView& record) {
     return "orders made from content are made on the host";
   }
   if (recipe.arrangement.mindie) return "the released block index is the host's";
-  const auto order = recipe.arrangement.order.at("name").get<std::string>();
-  if (find_order(order).from_content()) return "the order " + order + " is made on the host";
+  if (recipe.head_dim_scale) return "the scale head_dim^-1/2 is the host's";
   if (record.q.dtype == DType::f32) return "f32 records are planned on the host";
   if (record.head_dim() % 8 != 0 || record.head_dim() > 256) {
     return "head_dim " + std::to_string(record.head_dim()) + " is planned on the host";
@@ -148,15 +147,16 @@ class RecipePlanner final : public DevicePlanner {
   RecipePlanner(const BlockRecipe& recipe, const RecordView& record, const MethodOptions& options,
                 const Device& device)
       : device_(device), head_dim_(record.head_dim()) {
-    const Arrangement arrangement =
-        arrange(record.info->segments, record.tokens(), recipe.arrangement);
+    ArrangementSpec spec = recipe.arrangement;
+    spec.base_folder = options.base_folder;
+    const Arrangement arrangement = arrange(record.info->segments, record.tokens(), spec);
     frame_.heads = record.heads();
     frame_.tokens = record.tokens();
     frame_.q_order = frame_.k_order = arrangement.order;
     frame_.q_blocks = arrangement.q_blocks;
     frame_.k_blocks = arrangement.k_blocks;
     frame_.windows = arrangement.windows;
-    frame_.nominal_density = recipe.density;
+    if (recipe.asks_density) frame_.nominal_density = recipe.density;
     frame_.lists.heads = frame_.heads;
     frame_.lists.query_blocks = frame_.q_blocks.blocks;
     const HostFrame host =
