@@ -26,7 +26,7 @@ MeasuredPeak measure_peak(const KernelOptions& options, DType dtype, double mill
   const bool pairs = ops.has_pairs && dtype == DType::bf16;
   MeasuredPeak peak;
   peak.arithmetic = std::string(ops.name) + (pairs ? " bf16 pairs" : " fp32");
-  constexpr std::int64_t kRounds = 200'000;  // about half a millisecond: far above a thread's start
+  constexpr std::int64_t kRounds = 1'000'000;  // about two milliseconds: far above a thread's start
   constexpr int kLeastAttempts = 5;
   constexpr std::size_t kApart = 16;  // doubles between two threads' results: a line of their own
   std::vector<double> flops(static_cast<std::size_t>(threads) * kApart);
