@@ -9,9 +9,6 @@
 
 namespace raingauge::cuda_walk {
 namespace sm90 {
-namespace {
-
-constexpr float kLargestSum = 1.0e18F;
 
 template <class C>
 __device__ void copy_all_keys(const MassParams& m, const Shared<C>& s, const CUtensorMap* k) {
@@ -62,6 +59,8 @@ __device__ void copy_all_keys(const MassParams& m, const Shared<C>& s, const CUt
 template <class C>
 class Measurer {
  public:
+  static constexpr float kLargestSum = 1.0e18F;
+
   __device__ Measurer(const MassParams& params, const Shared<C>& shared)
       : m(params),
         p(params.attend),
@@ -281,7 +280,6 @@ cudaError_t launch_levels_of(const MassParams& m, const KeyTensor& k, int head_d
   return cudaErrorInvalidValue;
 }
 
-}  // namespace
 }  // namespace sm90
 
 namespace {
