@@ -234,8 +234,8 @@ void add_plans(CLI::App& app, Action& action) {
       "attend", "run one kernel on one record and arm; write o and lse", attend_command, "--out");
   attend->add_option("--heads", attend_options->heads, "original head numbers (default: all)")
       ->delimiter(',');
-  attend->add_option("--kernel", attend_options->kernel, "a name of `raingauge list kernels`")
-      ->capture_default_str();
+  attend->add_option("--kernel", attend_options->kernel,
+                     "a name of `raingauge list kernels`, or python:FILE (default: ours)");
   attend->add_option("--device", attend_options->device, "cpu or cuda:N")->capture_default_str();
   auto [mask, mask_options] = add("mask", "draw the block mask of one head", mask_command, "--png");
   mask->add_option("--head", mask_options->head, "original head number")->capture_default_str();
@@ -279,8 +279,8 @@ void add_generate(CLI::App& app, Action& action) {
       ->expected(3)
       ->capture_default_str();
   command->add_option("--steps", options->steps, "denoising steps")->capture_default_str();
-  command->add_option("--kernel", options->kernel, "kernel that executes the plans")
-      ->capture_default_str();
+  command->add_option("--kernel", options->kernel,
+                      "kernel that executes the plans (default: ours)");
   add_machine(command, options->device, options->threads);
   command->add_flag("--json", options->json, "for programs");
   command->callback(

@@ -92,8 +92,8 @@ struct PlanCommand {
   std::vector<int> heads;
   std::string match = "nominal";
   int threads = 0;
-  int head = 0;                // mask: which head is drawn
-  std::string kernel = "cpu";  // attend
+  int head = 0;        // mask: which head is drawn
+  std::string kernel;  // attend; empty: usual_kernel()
   std::string device = "cpu";
   bool json = false;
 };
@@ -128,7 +128,7 @@ struct GenerateCommand {
   std::string mode = "image_to_video";
   std::vector<int> grid = {21, 16, 24};
   int steps = 8;
-  std::string kernel = "cpu";
+  std::string kernel;  // empty: usual_kernel()
   std::string device = "cpu";
   int threads = 0;
   bool json = false;

@@ -13,6 +13,7 @@
 #include "harness/source.h"
 #include "harness/yaml_document.h"
 #include "methods/kernels/device.h"
+#include "methods/kernels/registry.h"
 #ifdef RAINGAUGE_WITH_TORCH
 #include "data/demo/demo.h"
 #endif
@@ -35,7 +36,7 @@ int generate_command(const GenerateCommand& options) {
   request.grid_h = options.grid.at(1);
   request.grid_w = options.grid.at(2);
   request.steps = options.steps;
-  LiveAttention live(arm, options.kernel, model.segments(request),
+  LiveAttention live(arm, usual_kernel(options.kernel, device.kind), model.segments(request),
                      "clip " + std::to_string(options.seed), device, options.threads);
   demo::ClipOptions clip;
   clip.attention = [&live, &device](const demo::AttentionCall& call) {

@@ -106,10 +106,11 @@ int attend_command(const PlanCommand& options) {
     check_device(device);
     const Planned planned = plan_record(options, options.heads);
     const auto& info = planned.record->info();
-    const auto kernel = make_kernel(options.kernel, {.threads = options.threads, .isa = {}});
+    const std::string name = usual_kernel(options.kernel, device.kind);
+    const auto kernel = make_kernel(name, {.threads = options.threads, .isa = {}});
     const auto arena = make_arena(planned.record->view(), device);
     if (const Support reason = kernel->supports(planned.plan, arena->inputs())) {
-      throw Unsupported("kernel " + options.kernel + ": " + *reason);
+      throw Unsupported("kernel " + name + ": " + *reason);
     }
     const auto prepared = kernel->prepare(planned.plan, arena->inputs());
     kernel->attend(*prepared, arena->inputs(), arena->outputs());
@@ -126,7 +127,7 @@ int attend_command(const PlanCommand& options) {
     file.attributes = {{"capture", options.capture},
                        {"record", std::to_string(options.record)},
                        {"arm", planned.arm.canonical().dump()},
-                       {"kernel", options.kernel},
+                       {"kernel", name},
                        {"device", to_string(device)}};
     write_attention_file(options.out, file);
     std::printf("%s: o [%lld, %lld, %lld]%s\n", options.out.c_str(),

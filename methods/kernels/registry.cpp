@@ -44,6 +44,11 @@ std::unique_ptr<Kernel> make_kernel(const std::string& name, const KernelOptions
   return find_kernel(name).make(options);
 }
 
+std::string usual_kernel(const std::string& asked, DeviceKind kind) {
+  if (!asked.empty()) return asked;
+  return kind == DeviceKind::cpu ? "cpu" : "cuda";
+}
+
 bool may_run_on(const std::string& name, DeviceKind kind) {
   return is_peer(name) || find_kernel(name).spec.runs_on(kind);
 }

@@ -31,6 +31,9 @@ const KernelEntry& find_kernel(std::string_view name);
 // make_peer_kernel() throw.
 std::unique_ptr<Kernel> make_kernel(const std::string& name, const KernelOptions& options = {});
 
+// `asked`, or when that is empty our own block-sparse kernel for such a device: "cpu", "cuda".
+std::string usual_kernel(const std::string& asked, DeviceKind kind);
+
 // Whether a kernel of the table takes part on such a device; a peer is asked when it runs.
 bool may_run_on(const std::string& name, DeviceKind kind);
 

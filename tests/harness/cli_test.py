@@ -336,7 +336,8 @@ def test_a_transformer_block_at_a_small_size(tmp_path):
     latency = "latency: {kernels: [cpu, torch_sdpa], warmup: 0, min_samples: 2, max_noise: 9, max_seconds: 1}\n"
     for model in ("wan21-14b-720p", "hunyuan-720p"):
         block = f"{{dit_block: {{model: {model}, grid: [3, 8, 9], heads: 2, seed: 1}}}}"
-        path = experiment(tmp_path, None, latency, captures=block)
+        path = experiment(tmp_path, None, latency, captures=block, arms="rf2: {method: rainfusion2, "
+                          "block: 32, sink: none, text: none, density: 0.6}")
         run("run", path, "--out", tmp_path / model)
         row = next(r for r in rows_of(tmp_path / model, "latency") if r["arm"] == "rf2")
         assert row["tokens"] == 216 + (256 if model.startswith("hunyuan") else 0)
