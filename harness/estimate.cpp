@@ -81,8 +81,8 @@ MemoryEstimate estimate_memory(const Experiment& experiment,
                                const std::vector<Sequence>& sequences) {
   MemoryEstimate most;
   // Every peer's process shares a copy of the record and of its outputs with this one.
-  const auto peers = static_cast<std::int64_t>(std::count_if(
-      experiment.latency.kernels.begin(), experiment.latency.kernels.end(), is_peer));
+  const auto peers = static_cast<std::int64_t>(
+      std::count_if(experiment.latency.kernels.begin(), experiment.latency.kernels.end(), is_peer));
   const bool masses = std::any_of(experiment.controls.arms.begin(), experiment.controls.arms.end(),
                                   control_needs_mass);
   for (const auto& sequence : sequences) {
