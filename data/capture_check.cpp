@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "data/capture.h"
+#include "data/capture_plausible.h"
 #include "data/error.h"
 #include "data/finite.h"
 #include "data/sha256.h"
@@ -138,6 +139,20 @@ void scan_head(TensorScan& scan, const RecordView& view, int head, const RecordI
   }
 }
 
+// Token order, layout and RoPE, as far as the numbers of the first head's keys tell.
+void check_plausible(const Capture& capture, const RecordInfo& info, Findings& findings) {
+  const std::vector<int> heads{info.heads.front()};
+  const auto record = capture.load(info, heads);
+  const TensorView& k = record->view().k;
+  std::vector<float> keys(static_cast<std::size_t>(k.tokens * k.head_dim));
+  convert_to_float(k.data, k.dtype, keys.data(), keys.size());
+  const std::string text = oddities(key_evidence(keys, k.head_dim, info.segments));
+  if (!text.empty()) {
+    findings.add(Severity::note, object_of(info) + "/k",
+                 "head " + std::to_string(info.heads.front()) + ": " + text);
+  }
+}
+
 void check_tensors(const Capture& capture, const RecordInfo& info, Findings& findings) {
   TensorScan scans[] = {{"q", &RecordView::q, &RecordInfo::sha256_q, Sha256()},
                         {"k", &RecordView::k, &RecordInfo::sha256_k, Sha256()},
@@ -167,6 +182,7 @@ void check_tensors(const Capture& capture, const RecordInfo& info, Findings& fin
                  "its chunks span several heads, so reading one head decompresses others; "
                  "`raingauge capture convert` rewrites it");
   }
+  if (finite) check_plausible(capture, info, findings);
   if (finite && storage.output_dtype) {
     check_output(capture, info, info.heads.front(), *storage.output_dtype, findings);
   }

@@ -202,7 +202,8 @@ ArrayFile open_npy(const std::string& path) {
 
 std::string npy_header(const std::string& descr, const std::vector<std::int64_t>& shape) {
   std::string sides;
-  for (const std::int64_t side : shape) sides += std::to_string(side) + ", ";
+  for (const std::int64_t side : shape) sides += (sides.empty() ? "" : ", ") + std::to_string(side);
+  if (shape.size() == 1) sides += ",";  // Python's tuple of one
   std::string header =
       "{'descr': '" + descr + "', 'fortran_order': False, 'shape': (" + sides + "), }";
   // Magic, version, length and header together fill a multiple of 64 bytes and end in a newline.

@@ -18,7 +18,8 @@ bool contains(const std::vector<int>& values, int value) {
 }
 
 double milliseconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+      .count();
 }
 
 RecordInfo info_of(const LiveCall& call, const Segments& segments, const std::string& generation) {

@@ -18,6 +18,7 @@
 
 #include "data/error.h"
 #include "harness/live_attention.h"
+#include "methods/kernels/device.h"
 
 namespace raingauge {
 namespace {
@@ -176,6 +177,8 @@ at::Tensor attend_item(LiveAttention& live, const Site& site, double scale,
   }
   const at::Tensor o = at::empty({q.size(0), q.size(1), padded_dim}, q.options().dtype(at::kFloat));
   call.o = o.mutable_data_ptr<float>();
+  // torch's current stream may be another than the default one, on which our kernels run.
+  if (q.is_cuda()) synchronize_device(place_of(q));
   live.attend(call, segments);
   return padded_dim == dim ? o : o.narrow(2, 0, dim);
 }

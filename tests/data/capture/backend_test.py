@@ -32,11 +32,16 @@ def dense(q, k, v, scale=None):
 @pytest.mark.parametrize("dim", [8, 10, 12, 64, 128])
 def test_dense_is_attention(dtype, tolerance, dim):
     """Tolerance: 2 (V and O rounded, P rounded) to 4 units of the dtype's rounding, outputs of order 1."""
-    q, k, v = qkv(dim=dim, dtype=dtype)
+    q, k, v = (x.to(DEVICE) for x in qkv(dim=dim, dtype=dtype))
+    if DEVICE != "cpu" and dtype == torch.float32:
+        with pytest.raises(RuntimeError, match="f32 is not covered"):
+            attention(q, k, v, [2, 5, 13], [], "{method: dense}", 0, 0)
+        return
     out = attention(q, k, v, [2, 5, 13], [], "{method: dense}", 0, 0)
-    assert out.dtype == dtype and out.shape == q.shape
+    assert out.dtype == dtype and out.shape == q.shape and out.device == q.device
     assert torch.allclose(out.double(), dense(q, k, v), rtol=0, atol=tolerance)
-    out = attention(q, k, v, [2, 5, 13], [], "{method: dense}", 0, 0, scale=0.3, kernel="reference")
+    kernel = "reference" if DEVICE == "cpu" else "cuda"
+    out = attention(q, k, v, [2, 5, 13], [], "{method: dense}", 0, 0, scale=0.3, kernel=kernel)
     assert torch.allclose(out.double(), dense(q, k, v, 0.3), rtol=0, atol=tolerance)
 
 
@@ -147,7 +152,9 @@ def test_rainfusion2_at_density_1_reproduces_it(native):
 def test_a_sparse_run_finishes(native):
     name, reference = native
     output, density = generate(name, {"method": "rainfusion2", "block": 16, "sink": "none", "text": "none", "density": 0.3})
-    assert 10 * TOLERANCE < relative(output, reference) < 2 and density == pytest.approx(0.3, abs=0.02)
+    floor = relative(generate(name, "{method: dense}")[0], reference)  # another kernel's rounding
+    print(f"{name}: dense {floor:.2e}, sparse {relative(output, reference):.2e}, density {density:.4f}")
+    assert 1.5 * floor < relative(output, reference) < 2 and density == pytest.approx(0.3, abs=0.02)
 
 
 def test_everything_is_put_back():
