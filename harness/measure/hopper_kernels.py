@@ -126,6 +126,9 @@ class Problem:
 
 
 def time_once(run):
+    """Between two events. The device is kept busy until the launch is queued: what Python needs to call a
+    kernel (a quarter of a millisecond for FlashAttention-4) is not the kernel's time."""
+    torch.cuda._sleep(2_000_000)
     start, end = torch.cuda.Event(True), torch.cuda.Event(True)
     start.record()
     run()
