@@ -19,10 +19,14 @@ using testing::video_then_text;
 
 const json kWindow = {{"method", "rainfusion2"},
                       {"order", {{"window3d", {{"window", {2, 4, 4}}}}}},
+                      {"sink", "none"},
                       {"block", 32},
                       {"density", 0.4}};
-const json kRaster = {
-    {"method", "rainfusion2"}, {"order", "raster"}, {"block", 16}, {"density", 0.6}};
+const json kRaster = {{"method", "rainfusion2"},
+                      {"order", "raster"},
+                      {"sink", "none"},
+                      {"block", 16},
+                      {"density", 0.6}};
 
 Plan planned(const json& setting, const RecordView& record) {
   json params = setting;
