@@ -45,6 +45,8 @@ class Generation {
 
   void run() {
     const auto arms = all_arms();
+    context_.progress.part("generate",
+                           static_cast<double>(plan_.clips) * static_cast<double>(arms.size()));
     for (int i = 0; i < plan_.clips; ++i) {
       request_ = request(plan_.seed + static_cast<std::uint64_t>(i));
       dense_.reset();
@@ -107,9 +109,9 @@ class Generation {
                                  {"clip", {plan_.mode, plan_.grid, plan_.steps}},
                                  {"references", plan_.references},
                                  {"metrics", plan_.metrics}});
-    context_.progress.begin("clip " + std::to_string(request_.seed) + ": " + arm.arm.name, 10.0);
+    context_.progress.begin("clip " + std::to_string(request_.seed) + ": " + arm.arm.name);
     if (context_.folder.done("generate", cell)) {
-      context_.progress.skip(10.0);
+      context_.progress.skip(1.0);
       return;
     }
     std::vector<json> rows;
@@ -127,7 +129,7 @@ class Generation {
     }
     if (rows.empty()) rows.push_back(row(cell, arm, ""));
     context_.folder.append("generate", rows);
-    context_.progress.advance(10.0);
+    context_.progress.advance(1.0);
   }
 
   json row(const std::string& cell, const GenerateArm& arm, const std::string& reference) const {

@@ -56,7 +56,7 @@ Progress::Progress(double total_units, Options options)
       total_(total_units),
       last_shown_(-std::numeric_limits<double>::infinity()) {
   if (options_.out == nullptr) options_.out = &std::cerr;
-  start_ = now();
+  start_ = part_start_ = now();
 }
 
 Progress::~Progress() {
@@ -70,6 +70,14 @@ double Progress::now() const {
 
 // Estimates may fall short: never more done than there is.
 double Progress::total() const { return std::max(total_, done_ + skipped_); }
+
+void Progress::part(const std::string& name, double total_units) {
+  const std::lock_guard lock(mutex_);
+  part_ = name;
+  total_ = total_units;
+  done_ = skipped_ = in_flight_units_ = in_flight_done_ = 0.0;
+  part_start_ = now();
+}
 
 void Progress::begin(const std::string& label, double units) {
   const std::lock_guard lock(mutex_);
@@ -111,13 +119,14 @@ double Progress::seconds_left() const {
   const double worked = done_ + in_flight_units_ * in_flight_done_;
   if (!(worked > 0.0)) return std::numeric_limits<double>::quiet_NaN();
   const double left = std::max(0.0, total() - skipped_ - worked);
-  return left * (now() - start_) / worked;
+  return left * (now() - part_start_) / worked;
 }
 
 std::string Progress::line(std::size_t columns) const {
   const double left = seconds_left();
   const int percent = static_cast<int>(std::floor(100.0 * fraction()));
-  std::string text = (percent < 10    ? "  "
+  std::string text = part_ + (part_.empty() ? "" : " ") +
+                     (percent < 10    ? "  "
                       : percent < 100 ? " "
                                       : "") +
                      std::to_string(percent) + " %  ";

@@ -34,6 +34,9 @@ class Progress {
   static Mode detect(bool quiet);
   static std::size_t terminal_columns();
 
+  // A new part of the run, which says its own share done and its own time left: parts differ in what
+  // a unit costs.
+  void part(const std::string& name, double total_units);
   void begin(const std::string& label, double units = 1.0);  // what is in flight, and its cost
   void note(double fraction);                                // of what is in flight: 0 to 1
   void advance(double units);                                // that much is done
@@ -41,7 +44,7 @@ class Progress {
   void message(const std::string& text);  // a line that stays
   void finish();
 
-  double fraction() const;      // of everything, 0 to 1
+  double fraction() const;      // of the part, 0 to 1
   double seconds_left() const;  // NaN until something was done
 
  private:
@@ -57,11 +60,12 @@ class Progress {
   double skipped_ = 0.0;
   double in_flight_units_ = 0.0;
   double in_flight_done_ = 0.0;
-  double start_ = 0.0;
+  double start_ = 0.0;       // of everything
+  double part_start_ = 0.0;  // of the present part
   double last_shown_;
   bool line_open_ = false;
   bool finished_ = false;
-  std::string label_;
+  std::string part_, label_;
   mutable std::recursive_mutex mutex_;
 };
 

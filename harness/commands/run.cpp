@@ -107,19 +107,11 @@ int exit_code(const fs::path& folder, bool strict) {
   return code;
 }
 
-double total_units(const Experiment& experiment, const std::vector<Sequence>& sequences) {
-  double records = 0.0;
-  for (const auto& sequence : sequences) records += static_cast<double>(sequence.records.size());
+// Arms on records, and arms whose latency is measured.
+double replay_units(const Experiment& experiment, const std::vector<Sequence>& sequences) {
   const auto cost = estimate_cost(experiment, sequences);
-  double units =
-      records * static_cast<double>(experiment.arms.size()) +
-      static_cast<double>(cost.latency_groups) * static_cast<double>(experiment.arms.size());
-  if (experiment.generate.enabled) {
-    units += 10.0 * experiment.generate.clips *
-             static_cast<double>(1 + generate_arms(experiment).size() +
-                                 std::size_t(experiment.generate.floor_runs));
-  }
-  return units;
+  return static_cast<double>(cost.fidelity_cells) +
+         static_cast<double>(cost.latency_groups) * static_cast<double>(experiment.arms.size());
 }
 
 // Replays, and foretells from the time it took what every row and every oracle would take: "" when
@@ -127,6 +119,7 @@ double total_units(const Experiment& experiment, const std::vector<Sequence>& se
 // not grow with the rows).
 std::string replay_timed(const RunContext& context, const std::vector<Sequence>& sequences) {
   const auto cells_before = context.folder.cells("fidelity");
+  context.progress.part("replay", replay_units(context.experiment, sequences));
   const auto start = std::chrono::steady_clock::now();
   run_replay(context, sequences);
   const double seconds =
@@ -224,7 +217,7 @@ int run_command(const RunCommand& options) {
   Progress::Options progress_options;
   progress_options.mode = Progress::detect(options.quiet);
   progress_options.columns = Progress::terminal_columns();
-  Progress progress(total_units(experiment, sequences), progress_options);
+  Progress progress(0.0, progress_options);
   const RunContext context{experiment, folder, device, options.threads, progress};
   const std::string full_run = replay_timed(context, sequences);
   if (experiment.generate.enabled) run_generate(context);

@@ -121,6 +121,24 @@ TEST(Progress, PlainPrintsALineEveryFewSeconds) {
   EXPECT_THAT(text, Not(HasSubstr("\r")));
 }
 
+TEST(Progress, APartGoesByItsOwnSpeed) {
+  std::ostringstream out;
+  Clock clock;
+  Progress progress(0.0, options_for(Progress::Mode::plain, out, clock));
+  progress.part("replay", 100.0);
+  clock.seconds += 10.0;
+  progress.advance(100.0);
+  progress.part("generate", 4.0);
+  EXPECT_TRUE(std::isnan(progress.seconds_left()));
+  EXPECT_DOUBLE_EQ(progress.fraction(), 0.0);
+  clock.seconds += 20.0;
+  progress.advance(1.0);
+  EXPECT_DOUBLE_EQ(progress.seconds_left(), 60.0);
+  EXPECT_THAT(out.str(), HasSubstr("\ngenerate  25 %  1 min 00 s left  \n"));
+  progress.finish();
+  EXPECT_THAT(out.str(), HasSubstr("done in 30 s"));
+}
+
 TEST(Progress, QuietIsQuiet) {
   std::ostringstream out;
   Clock clock;

@@ -110,5 +110,64 @@ TEST_F(Compare, AnArmThatNoLongerWorksIsWorse) {
   EXPECT_EQ(compare_runs(run("a"), run("b", broken), {}).count(CompareVerdict::worse), 1);
 }
 
+// One row of latency.jsonl with 8 samples, the first `odd` of them 100 ms.
+nlohmann::json timed_row(const std::string& generation, double milliseconds, int odd = 0) {
+  std::vector<double> samples(8, milliseconds);
+  for (int i = 0; i < odd; ++i) samples[static_cast<std::size_t>(i)] = 100.0;
+  return {{"arm", "rf2.raster.none.0.2"},
+          {"kernel", "cpu"},
+          {"generation", generation},
+          {"layer", 2},
+          {"step", 1},
+          {"total_ms", {{"median", milliseconds}, {"n", samples.size()}, {"samples", samples}}}};
+}
+
+class CompareLatency : public Compare {
+ protected:
+  RunData timed(const std::string& name, const std::vector<nlohmann::json>& rows) {
+    write_planted(folder_.path() / name, {});
+    std::ofstream out(folder_.path() / name / "latency.jsonl");
+    for (const auto& row : rows) out << row.dump() << "\n";
+    out.close();
+    return load_run(folder_.path() / name);
+  }
+  std::vector<CompareVerdict> verdicts(const std::vector<nlohmann::json>& a,
+                                       const std::vector<nlohmann::json>& b,
+                                       const std::map<std::string, double>& tolerance = {}) {
+    std::vector<CompareVerdict> out;
+    for (const auto& value : compare_runs(timed("a", a), timed("b", b), tolerance).values) {
+      if (value.metric == "total_ms") out.push_back(value.verdict);
+    }
+    return out;
+  }
+};
+
+TEST_F(CompareLatency, TenPerCentIsTheThreshold) {
+  const auto base = timed_row("clip0", 100.0);
+  EXPECT_THAT(verdicts({base}, {timed_row("clip0", 109.9)}),
+              ::testing::ElementsAre(CompareVerdict::same));
+  EXPECT_THAT(verdicts({base}, {timed_row("clip0", 110.1)}),
+              ::testing::ElementsAre(CompareVerdict::worse));
+  EXPECT_THAT(verdicts({base}, {timed_row("clip0", 89.9)}),
+              ::testing::ElementsAre(CompareVerdict::better));
+}
+
+TEST_F(CompareLatency, AGivenToleranceReplacesIt) {
+  EXPECT_THAT(
+      verdicts({timed_row("clip0", 100.0)}, {timed_row("clip0", 109.9)}, {{"total_ms", 0.05}}),
+      ::testing::ElementsAre(CompareVerdict::worse));
+}
+
+TEST_F(CompareLatency, SamplesThatOverlapAreUndecided) {
+  EXPECT_THAT(verdicts({timed_row("clip0", 100.0)}, {timed_row("clip0", 120.0, 3)}),
+              ::testing::ElementsAre(CompareVerdict::undecided));
+}
+
+TEST_F(CompareLatency, RecordsArePairedWithThemselvesAlone) {
+  const std::vector rows{timed_row("small", 10.0), timed_row("large", 1000.0)};
+  EXPECT_THAT(verdicts(rows, rows),
+              ::testing::ElementsAre(CompareVerdict::same, CompareVerdict::same));
+}
+
 }  // namespace
 }  // namespace raingauge
