@@ -93,15 +93,15 @@ BlockLists joined_lists(const std::vector<Plan>& parts, std::int64_t query_block
 
 }  // namespace
 
-Plan join_heads(const std::vector<Plan>& parts) {
-  if (parts.empty()) throw Error("join_heads: no plans");
+Plan join_plans(const std::vector<Plan>& parts) {
+  if (parts.empty()) throw Error("join_plans: no plans");
   Plan joined;
   joined.tokens = parts.front().tokens;
   bool forced = true;
   for (const auto& part : parts) {
-    if (part.tokens != joined.tokens) throw Error("join_heads: plans of different token counts");
+    if (part.tokens != joined.tokens) throw Error("join_plans: plans of different token counts");
     if (!part.terms.empty())
-      throw Unsupported("join_heads: a plan that adds to its output cannot be joined by heads");
+      throw Unsupported("join_plans: a plan that adds to its output cannot be joined by heads");
     joined.heads += part.heads;
     forced = forced && part.forced.has_value();
   }

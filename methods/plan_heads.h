@@ -18,7 +18,7 @@ BlockLists make_lists(const std::vector<KeptRows>& kept);
 // number of blocks (fewer blocks: their offsets repeat N). What all heads share stays shared. Windows
 // and the nominal density are dropped. Throws Unsupported when a part adds terms to its output, Error
 // when there is no part or the token counts differ.
-Plan join_heads(const std::vector<Plan>& parts);
+Plan join_plans(const std::vector<Plan>& parts);
 
 // A plan of the named heads, in that order. What all heads share stays shared.
 Plan select_heads(const Plan& plan, const std::vector<std::int64_t>& heads);

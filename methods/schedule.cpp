@@ -60,7 +60,7 @@ class Schedule : public Method {
       if (found == plans.end()) found = plans.emplace(setting, plan_of(setting, record)).first;
       parts.push_back(select_heads(found->second, {static_cast<std::int64_t>(i)}));
     }
-    return join_heads(parts);
+    return join_plans(parts);
   }
 
  private:

@@ -63,7 +63,7 @@ TEST(JoinHeads, EveryHeadKeepsItsPlan) {
   NoiseRecord record(video_then_text(3, 10, 9, 6), 3, 16, 5);
   const Plan window = planned(kWindow, record.view());
   const Plan raster = planned(kRaster, record.view());
-  const Plan joined = join_heads({select_heads(window, {0}), select_heads(raster, {1}),
+  const Plan joined = join_plans({select_heads(window, {0}), select_heads(raster, {1}),
                                   dense_plan(1, record.view().tokens(), 64)});
   check_plan(joined);
   const auto density = measure_density(joined);
@@ -72,7 +72,7 @@ TEST(JoinHeads, EveryHeadKeepsItsPlan) {
   EXPECT_DOUBLE_EQ(density.pairs[2], 1.0);
   EXPECT_EQ(lse_of(record.view(), 0, joined), lse_of(record.view(), 0, window));
   EXPECT_EQ(lse_of(record.view(), 1, joined), lse_of(record.view(), 1, raster));
-  EXPECT_THROW(join_heads({}), Error);
+  EXPECT_THROW(join_plans({}), Error);
 }
 
 TEST(ScheduleMethod, TakesTheSettingOfEverySite) {
