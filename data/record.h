@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,11 +42,39 @@ struct RecordInfo {
   std::int64_t head_count() const { return static_cast<std::int64_t>(heads.size()); }
 };
 
+// Copies of Q, K and V in a device's memory, for what is computed there in the host's stead.
+struct DeviceMirror {
+  struct Part {
+    TensorView host, device;
+  };
+  Part q, k, v;
+
+  // The device's copy of `x`, whole or some of its heads, whatever view of Q, K or V it is; nullopt when it
+  // is none.
+  std::optional<TensorView> of(const TensorView& x) const {
+    for (const Part* part : {&q, &k, &v}) {
+      const auto step = part->host.head_stride * static_cast<std::int64_t>(size_of(x.dtype));
+      const auto distance =
+          static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(x.data) -
+                                    reinterpret_cast<std::uintptr_t>(part->host.data));
+      if (!(x.device == part->host.device) || x.dtype != part->host.dtype || step == 0 ||
+          x.token_stride != part->host.token_stride || x.head_stride != part->host.head_stride ||
+          x.tokens != part->host.tokens || x.head_dim != part->host.head_dim || distance < 0 ||
+          distance % step != 0 || distance / step + x.heads > part->host.heads) {
+        continue;
+      }
+      return part->device.slice_heads(distance / step, x.heads);
+    }
+    return std::nullopt;
+  }
+};
+
 // What methods and kernels see. Non-owning; head index i stands for original head info->heads[i].
 struct RecordView {
   const RecordInfo* info = nullptr;
   TensorView q, k, v;                       // [H, N, D]
   const std::uint8_t* key_valid = nullptr;  // [N], host memory, null when every key is valid
+  const DeviceMirror* mirror = nullptr;     // null: the tensors are nowhere else
 
   std::int64_t heads() const { return q.heads; }
   std::int64_t tokens() const { return q.tokens; }

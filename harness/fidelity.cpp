@@ -2,13 +2,10 @@
 #include "harness/fidelity.h"
 
 #include <algorithm>
-#include <numeric>
+#include <cstdio>
 #include <tuple>
 
-#include "data/error.h"
-#include "data/random.h"
 #include "harness/rows.h"
-#include "methods/block_similarity.h"
 #include "methods/controls.h"
 #include "metrics/evaluate.h"
 #include "metrics/registry.h"
@@ -18,43 +15,9 @@ namespace {
 
 using nlohmann::json;
 
-// `count` distinct query tokens of the whole sequence, or all of them: the same for every head and arm.
-RowSample sample_rows(std::int64_t tokens, const RowPlan& rows) {
-  RowSample sample;
-  sample.tokens.resize(static_cast<std::size_t>(tokens));
-  std::iota(sample.tokens.begin(), sample.tokens.end(), 0);
-  if (rows.all || tokens <= rows.sample) return sample;
-  seeded_shuffle(sample.tokens, hash_seed({rows.seed, static_cast<std::uint64_t>(tokens)}));
-  sample.tokens.resize(static_cast<std::size_t>(rows.sample));
-  std::sort(sample.tokens.begin(), sample.tokens.end());
-  return sample;
-}
-
 bool has_first_frame(const Segments& segments) {
   return std::any_of(segments.begin(), segments.end(),
                      [](const Segment& s) { return s.role == Role::video && s.frames > 1; });
-}
-
-// Order and block boundaries of one head: what a block mass depends on.
-std::uint64_t layout_key(const Plan& plan, std::int64_t head) {
-  std::uint64_t state = 0x6c617967ULL;
-  const auto add_order = [&](const Orders& orders) {
-    state = mix64(state ^ (orders.identity ? 1ULL : 2ULL));
-    if (orders.identity) return;
-    for (std::int64_t i = 0; i < orders.tokens; ++i) {
-      state = mix64(state ^ static_cast<std::uint64_t>(orders.row(head)[i]));
-    }
-  };
-  const auto add_layout = [&](const Layout& layout) {
-    for (std::int64_t i = 0; i <= layout.blocks; ++i) {
-      state = mix64(state ^ static_cast<std::uint64_t>(layout.row(head)[i]));
-    }
-  };
-  add_order(plan.q_order);
-  add_order(plan.k_order);
-  add_layout(plan.q_blocks);
-  add_layout(plan.k_blocks);
-  return state;
 }
 
 json metric_json(const MetricValue& value) {
@@ -75,45 +38,54 @@ class HeadReport {
     }
   }
 
-  // `plan_head`: the head's place in `plan`. `oracle_row`: LSEs of that control, when it was run.
-  json operator()(json row, std::int64_t head, const Plan& plan, const RowResults& sparse,
-                  const RowResults* oracle_row) const {
-    const auto& record = judge_.record();
+  // `frame` has the orders and layouts of what was found, `key` names them. `oracle_lse`: LSEs of the
+  // control oracle_row, when it was run. Floors and ceilings, which have a `control`, get no interval.
+  void operator()(json& row, std::int64_t head, const Plan& frame, std::uint64_t key,
+                  const FoundRows& found, const double* oracle_lse) const {
+    Bootstrap bootstrap;
+    if (row.contains("control")) bootstrap.resamples = 0;
+    const auto values =
+        evaluate_metrics(metrics_, evidence(head, frame, key, found, oracle_lse), bootstrap);
+    row["head"] = judge_.record().info->heads.at(static_cast<std::size_t>(head));
+    row["rows"] = judge_.rows();
+    row["judged_on"] = judge_.judged_on();
+    if (!judge_.host_reason().empty()) row["judged_on_reason"] = judge_.host_reason();
+    json& metrics = row["metrics"] = json::object();
+    for (std::size_t i = 0; i < metrics_.size(); ++i) {
+      metrics[std::string(metrics_[i]->spec.name)] = metric_json(values[i]);
+    }
+  }
+
+ private:
+  RowEvidence evidence(std::int64_t head, const Plan& frame, std::uint64_t key,
+                       const FoundRows& found, const double* oracle_lse) const {
+    const auto& segments = judge_.record().info->segments;
     const auto& dense = judge_.dense(head);
     RowEvidence evidence;
     evidence.rows = dense.rows;
     evidence.head_dim = dense.head_dim;
     evidence.sampled = judge_.sampled();
-    evidence.o_dense = dense.o.data();
-    evidence.o_sparse = sparse.o.data();
+    evidence.o_dense = found.o != nullptr ? dense.o.data() : nullptr;
+    evidence.o_sparse = found.o;
+    evidence.moments = found.rows.moments;
     evidence.lse_dense = dense.lse.data();
-    evidence.lse_sparse = plan.terms.empty() ? sparse.lse.data() : nullptr;
-    evidence.lse_oracle_row = oracle_row != nullptr ? oracle_row->lse.data() : nullptr;
-    if (has_first_frame(record.info->segments)) {
+    evidence.lse_sparse = frame.terms.empty() ? found.rows.lse : nullptr;
+    evidence.lse_oracle_row = oracle_lse;
+    if (has_first_frame(segments)) {
       evidence.mass_first_frame_dense = dense.mass_first_frame.data();
-      evidence.mass_first_frame_sparse = sparse.mass_first_frame.data();
+      evidence.mass_first_frame_sparse = found.rows.mass_first_frame;
     }
-    if (count_tokens(record.info->segments, Role::text) > 0) {
+    if (count_tokens(segments, Role::text) > 0) {
       evidence.mass_text_dense = dense.mass_text.data();
-      evidence.mass_text_sparse = sparse.mass_text.data();
+      evidence.mass_text_sparse = found.rows.mass_text;
     }
-    if (wants_similarity_ && plan.heads == record.heads()) {
+    if (wants_similarity_) {
       std::tie(evidence.block_similarity_q, evidence.block_similarity_k) =
-          judge_.similarity(head, plan);
+          judge_.similarity(head, frame, key);
     }
-    Bootstrap bootstrap;
-    if (row.contains("control")) bootstrap.resamples = 0;  // floors and ceilings need no interval
-    const auto values = evaluate_metrics(metrics_, evidence, bootstrap);
-    row["head"] = record.info->heads.at(static_cast<std::size_t>(head));
-    row["rows"] = dense.rows;
-    row["metrics"] = json::object();
-    for (std::size_t i = 0; i < metrics_.size(); ++i) {
-      row["metrics"][std::string(metrics_[i]->spec.name)] = metric_json(values[i]);
-    }
-    return row;
+    return evidence;
   }
 
- private:
   RecordJudge& judge_;
   std::vector<const MetricEntry*> metrics_;
   bool wants_similarity_ = false;
@@ -154,100 +126,120 @@ bool wants(const Controls& controls, const std::string& name, std::int64_t head)
   return !control_needs_mass(name) || controls.oracle_heads < 0 || head < controls.oracle_heads;
 }
 
+// A floor or ceiling of one head of an arm.
+struct Control {
+  std::string name;
+  std::uint64_t seed = 0;
+  std::string mass_on;  // where the true masses came from; empty: none were needed
+  Plan plan;            // of that head alone
+};
+
+std::vector<Control> controls_of_head(RecordJudge& judge, const Plan& plan, std::int64_t head,
+                                      std::uint64_t key, const Controls& wanted) {
+  static const std::vector<float> kNoMass;
+  std::vector<Control> controls;
+  for (const std::string name : {"oracle_row", "oracle_head"}) {
+    if (!wants(wanted, name, head)) continue;
+    const TrueMass& mass = judge.mass(head, plan, key);
+    controls.push_back({name, 0, mass.on, control_plan(name, plan, head, mass.values, 0)});
+  }
+  for (const std::string name : {"random", "random_bare"}) {
+    if (!wants(wanted, name, head)) continue;
+    for (int number = 0; number < wanted.random_seeds; ++number) {
+      const auto seed = static_cast<std::uint64_t>(number);
+      controls.push_back({name, seed, "", control_plan(name, plan, head, kNoMass, seed)});
+    }
+  }
+  return controls;
+}
+
+// Rows of one arm, head by head.
+class ArmReport {
+ public:
+  ArmReport(RecordJudge& judge, const Plan& plan, const Controls& controls,
+            const std::vector<std::string>& metrics, const json& base)
+      : judge_(judge),
+        plan_(plan),
+        controls_(controls),
+        base_(base),
+        report_(judge, metrics),
+        density_(measure_density(plan, judge.record().key_valid)) {
+    std::snprintf(fingerprint_, sizeof fingerprint_, "%016llx",
+                  static_cast<unsigned long long>(plan_fingerprint(plan)));
+  }
+
+  void add_head(std::int64_t head, std::uint64_t key, std::vector<json>& rows) {
+    const auto controls = controls_of_head(judge_, plan_, head, key, controls_);
+    std::vector<const Plan*> plans;
+    for (const auto& control : controls) plans.push_back(&control.plan);
+    plans.push_back(&plan_);
+    std::vector<double> oracle;
+    judge_.judge(head, plan_, plans, [&](std::size_t i, const FoundRows& found) {
+      json row = i < controls.size() ? control_row(controls[i]) : arm_row(head);
+      report_(row, head, plan_, key, found,
+              i == controls.size() && !oracle.empty() ? oracle.data() : nullptr);
+      rows.push_back(std::move(row));
+      if (i < controls.size() && controls[i].name == "oracle_row")
+        oracle.assign(found.rows.lse, found.rows.lse + judge_.rows());
+    });
+  }
+
+  // The same plan judged on another sample of rows.
+  void add_second(RecordJudge& second, const std::vector<std::string>& metrics, std::int64_t head,
+                  std::uint64_t key, std::vector<json>& rows) const {
+    json floor = control_base("second_rows");
+    add_density(floor, plan_, density_, head);
+    second.judge(head, plan_, {&plan_}, [&](std::size_t, const FoundRows& found) {
+      HeadReport(second, metrics)(floor, head, plan_, key, found, nullptr);
+    });
+    rows.push_back(std::move(floor));
+  }
+
+ private:
+  json control_base(const std::string& name) const {
+    json row = base_;
+    row["arm"] = base_.at("arm").get<std::string>() + ":" + name;
+    row["control_of"] = base_.at("arm");
+    row["control"] = name;
+    return row;
+  }
+  json control_row(const Control& control) const {
+    json row = control_base(control.name);
+    row["control_seed"] = control.seed;
+    if (!control.mass_on.empty()) row["mass_on"] = control.mass_on;
+    add_density(row, control.plan, measure_density(control.plan, judge_.record().key_valid), 0);
+    return row;
+  }
+  json arm_row(std::int64_t head) const {
+    json row = base_;
+    row["plan"] = fingerprint_;
+    add_density(row, plan_, density_, head);
+    row["load_imbalance"] = load_imbalance(plan_, head);
+    add_notes(row, plan_, head);
+    return row;
+  }
+
+  RecordJudge& judge_;
+  const Plan& plan_;
+  const Controls& controls_;
+  const json& base_;
+  HeadReport report_;
+  Density density_;
+  char fingerprint_[17];
+};
+
 }  // namespace
-
-RecordJudge::RecordJudge(const RecordView& record, const RowPlan& rows, int threads)
-    : record_(record), threads_(threads), sample_(sample_rows(record.tokens(), rows)) {
-  sampled_ = static_cast<std::int64_t>(sample_.tokens.size()) < record.tokens();
-}
-
-const RowResults& RecordJudge::dense(std::int64_t head) {
-  auto found = dense_.find(head);
-  if (found == dense_.end()) {
-    found = dense_.emplace(head, evaluate_rows(record_, head, sample_, nullptr, threads_)).first;
-  }
-  return found->second;
-}
-
-RowResults RecordJudge::sparse(std::int64_t head, const Plan& plan) const {
-  if (plan.heads == record_.heads()) return evaluate_rows(record_, head, sample_, &plan, threads_);
-  RecordView one = record_;  // a control is a plan of this head alone
-  one.q = record_.q.slice_heads(head, 1);
-  one.k = record_.k.slice_heads(head, 1);
-  one.v = record_.v.slice_heads(head, 1);
-  return evaluate_rows(one, 0, sample_, &plan, threads_);
-}
-
-const std::vector<float>& RecordJudge::mass(std::int64_t head, const Plan& plan) {
-  const std::pair key{head, layout_key(plan, head)};
-  auto found = masses_.find(key);
-  if (found == masses_.end()) {
-    found = masses_.emplace(key, block_mass(record_, head, plan, threads_)).first;
-  }
-  return found->second;
-}
-
-std::pair<double, double> RecordJudge::similarity(std::int64_t head, const Plan& plan) {
-  const std::pair key{head, layout_key(plan, head)};
-  auto found = similarities_.find(key);
-  if (found == similarities_.end()) {
-    const std::pair both{block_similarity(record_.q, head, plan.q_order, plan.q_blocks),
-                         block_similarity(record_.k, head, plan.k_order, plan.k_blocks)};
-    found = similarities_.emplace(key, both).first;
-  }
-  return found->second;
-}
 
 std::vector<json> judge_arm(RecordJudge& judge, RecordJudge* second, const Plan& plan,
                             const Controls& controls, const std::vector<std::string>& metrics,
                             const json& base) {
-  const auto& record = judge.record();
-  const Density density = measure_density(plan, record.key_valid);
-  const HeadReport report(judge, metrics);
-  char fingerprint[17];
-  std::snprintf(fingerprint, sizeof fingerprint, "%016llx",
-                static_cast<unsigned long long>(plan_fingerprint(plan)));
+  ArmReport report(judge, plan, controls, metrics, base);
   std::vector<json> rows;
-  const auto add_control = [&](const std::string& name, std::int64_t head, std::uint64_t seed) {
-    static const std::vector<float> no_mass;
-    const auto& mass = control_needs_mass(name) ? judge.mass(head, plan) : no_mass;
-    const Plan control = control_plan(name, plan, head, mass, seed);
-    const RowResults results = judge.sparse(head, control);
-    json row = base;
-    row["arm"] = base.at("arm").get<std::string>() + ":" + name;
-    row["control_of"] = base.at("arm");
-    row["control"] = name;
-    row["control_seed"] = seed;
-    add_density(row, control, measure_density(control, record.key_valid), 0);
-    rows.push_back(report(std::move(row), head, control, results, nullptr));
-    return results;
-  };
+  std::uint64_t key = 0;
   for (std::int64_t head = 0; head < plan.heads; ++head) {
-    RowResults oracle;
-    const bool has_oracle = wants(controls, "oracle_row", head);
-    if (has_oracle) oracle = add_control("oracle_row", head, 0);
-    if (wants(controls, "oracle_head", head)) add_control("oracle_head", head, 0);
-    for (const std::string name : {"random", "random_bare"}) {
-      if (!wants(controls, name, head)) continue;
-      for (int seed = 0; seed < controls.random_seeds; ++seed) {
-        add_control(name, head, static_cast<std::uint64_t>(seed));
-      }
-    }
-    json row = base;
-    row["plan"] = fingerprint;
-    add_density(row, plan, density, head);
-    row["load_imbalance"] = load_imbalance(plan, head);
-    add_notes(row, plan, head);
-    rows.push_back(report(std::move(row), head, plan, judge.sparse(head, plan),
-                          has_oracle ? &oracle : nullptr));
-    if (second == nullptr) continue;
-    json floor = base;
-    floor["arm"] = base.at("arm").get<std::string>() + ":second_rows";
-    floor["control_of"] = base.at("arm");
-    floor["control"] = "second_rows";
-    add_density(floor, plan, density, head);
-    rows.push_back(HeadReport(*second, metrics)(std::move(floor), head, plan,
-                                                second->sparse(head, plan), nullptr));
+    if (head == 0 || !shares_frame(plan)) key = layout_key(plan, head);
+    report.add_head(head, key, rows);
+    if (second != nullptr) report.add_second(*second, metrics, head, key, rows);
   }
   return rows;
 }

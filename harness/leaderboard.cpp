@@ -111,12 +111,12 @@ std::vector<LeaderboardRow> fidelity_rows(const std::filesystem::path& run) {
   std::map<std::string, ArmSums> arms;
   std::vector<std::string> order;
   bool floor = false, ceiling = false;
-  for (const auto& row : load_rows(run, "fidelity")) {
+  for_each_row(run, "fidelity", [&](const json& row) {
     const std::string control = row.value("control", "");
     floor = floor || control.starts_with("random");
     ceiling = ceiling || control.starts_with("oracle");
     add_row(row, arms, order);
-  }
+  });
   if (!floor || !ceiling) return {};
   std::map<std::string, std::pair<double, int>> plan_ms;
   for (const auto& row : load_rows(run, "latency")) {

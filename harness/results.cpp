@@ -9,10 +9,11 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <map>
 #include <sstream>
+#include <utility>
 
 #include "data/sha256.h"
+#include "harness/row_stream.h"
 
 namespace raingauge {
 namespace {
@@ -59,72 +60,11 @@ void write_all(int file, std::string_view bytes, const fs::path& path) {
   }
 }
 
-struct Contents {
-  std::vector<json> rows;
-  std::size_t good_bytes = 0;  // what stays: whole lines of whole cells
-};
-
-std::string cell_of(const json& row, const std::string& where) {
-  const auto cell = row.find("cell");
-  if (cell == row.end() || !cell->is_string()) throw Error(where + ": a row without `cell`");
-  return cell->get<std::string>();
-}
-
-json parse_row(std::string_view line, const std::string& where) {
-  json row = json::parse(line, nullptr, false);
-  if (!row.is_object()) {
-    throw Error(where +
-                ": not a JSON object; the file was changed by something else. Remove the line, "
-                "or start over with --fresh");
-  }
-  return row;
-}
-
-std::size_t rows_of_cell(const json& row, const std::string& where) {
-  const auto count = row.find("cell_rows");
-  if (count == row.end()) return 1;
-  if (!count->is_number_unsigned())
-    throw Error(where + ": `cell_rows` is " + count->dump() + ", expected a count");
-  return count->get<std::size_t>();
-}
-
-// Reads whole lines, then drops the last cell when rows of it are missing: only a kill in the
-// middle of the last write can cut a cell, so an incomplete one anywhere else is damage.
-Contents read_stream(const fs::path& path) {
-  const std::string text = read_text(path);
-  Contents contents;
-  std::vector<std::size_t> starts;
-  std::map<std::string, std::size_t> missing;  // cell -> rows still to come
-  int line = 1;
-  for (std::size_t start = 0; start < text.size(); ++line) {
-    const std::size_t end = text.find('\n', start);
-    if (end == std::string::npos) break;  // torn
-    const std::string where = path.string() + ":" + std::to_string(line);
-    json row = parse_row(std::string_view(text).substr(start, end - start), where);
-    const auto [open, is_new] = missing.emplace(cell_of(row, where), rows_of_cell(row, where));
-    if (open->second == 0)
-      throw Error(where + ": cell " + open->first + " has more rows than it says");
-    --open->second;
-    starts.push_back(start);
-    contents.rows.push_back(std::move(row));
-    start = end + 1;
-    contents.good_bytes = start;
-  }
-  while (!contents.rows.empty()) {
-    const std::string last = contents.rows.back().at("cell").get<std::string>();
-    if (missing.at(last) == 0) break;
-    contents.good_bytes = starts.back();
-    starts.pop_back();
-    contents.rows.pop_back();
-  }
-  for (const auto& row : contents.rows) {
-    const std::string cell = row.at("cell").get<std::string>();
-    if (missing.at(cell) != 0) {
-      throw Error(path.string() + ": rows of cell " + cell +
-                  " are missing; start over with --fresh");
-    }
-  }
-  return contents;
+// A row of a cell of `rows` rows, as it stands in the file.
+std::string line_of(const json& row, std::size_t rows) {
+  std::string text = dumped(row);
+  text.pop_back();
+  return text + (row.size() == 0 ? "" : ",") + "\"cell_rows\":" + std::to_string(rows) + "}\n";
 }
 
 void sync_folder(const fs::path& folder) {
@@ -238,9 +178,14 @@ void RunFolder::open_stream(std::size_t index) {
   const fs::path file = stream_path(path_, kStreams[index]);
   Stream& stream = streams_[index];
   if (fs::exists(file)) {
-    const Contents contents = read_stream(file);
-    for (const auto& row : contents.rows) stream.cells.insert(row.at("cell").get<std::string>());
-    if (contents.good_bytes != fs::file_size(file)) fs::resize_file(file, contents.good_bytes);
+    std::size_t good_bytes = 0;
+    for_each_cell(file, [&](const std::vector<json>& cell, std::size_t end) {
+      const std::string name = cell.front().at("cell").get<std::string>();
+      if (!stream.cells.insert(name).second)
+        throw Error(file.string() + ": cell " + name + " is there twice; start over with --fresh");
+      good_bytes = end;
+    });
+    if (good_bytes != fs::file_size(file)) fs::resize_file(file, good_bytes);
   }
   stream.file = ::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (stream.file < 0) throw Error(file.string() + ": cannot be opened: " + system_error());
@@ -258,18 +203,24 @@ void RunFolder::append(std::string_view name, const std::vector<json>& rows) {
   if (rows.empty()) return;
   Stream& stream = streams_[stream_index(name)];
   const fs::path file = stream_path(path_, name);
-  // Rows of one cell stand together, whatever order they came in: a cut then leaves one cell open.
-  std::map<std::string, std::vector<const json*>> cells;
-  for (const auto& row : rows) cells[cell_of(row, file.string())].push_back(&row);
+  // Rows of one cell stand together, whatever order they came in: a cut then leaves one cell open. Cells
+  // stand in the order of their first rows.
+  std::vector<std::pair<std::string, std::vector<const json*>>> cells;
+  for (const auto& row : rows) {
+    const std::string cell = cell_of(row, file.string());
+    auto found = std::find_if(cells.rbegin(), cells.rend(),
+                              [&](const auto& known) { return known.first == cell; });
+    if (found == cells.rend()) {
+      cells.emplace_back(cell, std::vector<const json*>());
+      found = cells.rbegin();
+    }
+    found->second.push_back(&row);
+  }
   std::string lines;
   for (const auto& [cell, members] : cells) {
     if (stream.cells.count(cell) != 0)
       throw Error(file.string() + ": cell " + cell + " is already there");
-    for (const json* member : members) {
-      json row = *member;
-      row["cell_rows"] = members.size();
-      lines += dumped(row) + "\n";
-    }
+    for (const json* member : members) lines += line_of(*member, members.size());
   }
   const off_t before = ::lseek(stream.file, 0, SEEK_END);
   try {
@@ -293,33 +244,15 @@ void for_each_row(const fs::path& folder, std::string_view stream,
   const fs::path file = folder / (std::string(kStreams[stream_index(stream)]) + ".jsonl");
   if (!fs::is_directory(folder)) throw Error(folder.string() + ": no such folder");
   if (!fs::exists(file)) return;
-  std::ifstream lines(file, std::ios::binary);
-  if (!lines) throw Error(file.string() + ": cannot be read: " + system_error());
-  std::vector<json> cell;  // rows of one cell stand together
-  std::size_t wanted = 0;
-  int number = 0;
-  for (std::string line; std::getline(lines, line);) {
-    ++number;
-    if (lines.eof()) break;  // torn: the last line has no end
-    const std::string where = file.string() + ":" + std::to_string(number);
-    json row = parse_row(line, where);
-    const std::string own = cell_of(row, where);
-    if (!cell.empty() && cell.front().at("cell") != own) {
-      throw Error(where + ": rows of cell " + cell.front().at("cell").get<std::string>() +
-                  " are missing; start over with --fresh");
-    }
-    if (cell.empty()) wanted = rows_of_cell(row, where);
-    cell.push_back(std::move(row));
-    if (cell.size() < wanted) continue;
-    for (const auto& whole : cell) use(whole);
-    cell.clear();
-  }
+  for_each_cell(file, [&](const std::vector<json>& cell, std::size_t) {
+    for (const auto& row : cell) use(row);
+  });
 }
 
 std::vector<json> load_rows(const fs::path& folder, std::string_view stream) {
-  const fs::path file = stream_path(folder, kStreams[stream_index(stream)]);
-  if (!fs::is_directory(folder)) throw Error(folder.string() + ": no such folder");
-  return fs::exists(file) ? read_stream(file).rows : std::vector<json>{};
+  std::vector<json> rows;
+  for_each_row(folder, stream, [&](const json& row) { rows.push_back(row); });
+  return rows;
 }
 
 }  // namespace raingauge

@@ -10,6 +10,8 @@
 #include "harness/kernel_stage.h"
 #include "harness/mask_pictures.h"
 #include "harness/rows.h"
+#include "harness/rows_in_order.h"
+#include "methods/kernels/threads.h"
 #include "methods/registry.h"
 
 namespace raingauge {
@@ -63,8 +65,9 @@ Decision decide(ActiveArm& arm, const RecordView& record) {
 }
 
 // One cell of fidelity.jsonl: all heads and controls of one arm on one record.
-void judge_fidelity(const RunContext& context, RecordJudge& judge, const std::string& cell,
-                    const Arm& arm, const Decision& decision, bool floors, RecordJudge* second) {
+std::vector<json> judge_fidelity(const RunContext& context, RecordJudge& judge,
+                                 const std::string& cell, const Arm& arm, const Decision& decision,
+                                 bool floors, RecordJudge* second) {
   const json base = base_row(cell, *judge.record().info, arm);
   Controls controls = context.experiment.controls;
   if (floors) {
@@ -72,16 +75,13 @@ void judge_fidelity(const RunContext& context, RecordJudge& judge, const std::st
     if (std::find(controls.arms.begin(), controls.arms.end(), "random") == controls.arms.end())
       controls.arms.emplace_back("random");
   }
-  std::vector<json> rows;
+  if (decision.outcome != Outcome::ok)
+    return {failed_row(base, decision.outcome, decision.reason, decision.least_density)};
   try {
-    rows = decision.outcome == Outcome::ok
-               ? judge_arm(judge, second, decision.plan, controls, context.experiment.metrics, base)
-               : std::vector<json>{
-                     failed_row(base, decision.outcome, decision.reason, decision.least_density)};
+    return judge_arm(judge, second, decision.plan, controls, context.experiment.metrics, base);
   } catch (const std::exception& error) {
-    rows = {failed_row(base, outcome_of(error), error.what())};
+    return {failed_row(base, outcome_of(error), error.what())};
   }
-  context.folder.append("fidelity", rows);
 }
 
 // Pictures of what every arm keeps in the run's first record.
@@ -94,62 +94,100 @@ void write_masks(const RunContext& context, const RecordView& record,
   write_text_file(path, mask_pictures(record, plans).dump() + "\n");
 }
 
-void replay_record(const RunContext& context, const RecordRef& reference, int ordinal,
-                   std::vector<ActiveArm>& arms, KernelStage& kernels) {
+// What is shared by all records of a replay.
+struct Replay {
+  explicit Replay(const RunContext& run) : context(run), kernels(run), lanes(run.device) {}
+  const RunContext& context;
+  KernelStage kernels;
+  RowLanes lanes;
+};
+
+// A loaded record where it will be judged: in host memory, and on the run's device.
+struct PlacedRecord {
+  PlacedRecord(const RecordRef& reference, const Device& device)
+      : record(reference.source->load(*reference.info, reference.heads)) {
+    if (device.kind == DeviceKind::cuda) copy.emplace(record->view(), device);
+  }
+  RecordView view() const { return copy ? copy->host() : record->view(); }
+  const DeviceRecord* on_device() const { return copy ? &*copy : nullptr; }
+  std::unique_ptr<Record> record;
+  std::optional<DeviceRecord> copy;
+};
+
+// Plans every arm and judges those that have a cell to fill (cells[i] not empty). On a device the arms are
+// decided and judged side by side, each on one thread; on the host one after another, each on all.
+std::vector<Decision> judge_arms(const RunContext& context, RecordJudge& judge, RecordJudge* second,
+                                 bool floors, std::vector<ActiveArm>& arms,
+                                 const std::vector<std::string>& cells) {
+  std::vector<Decision> decisions(arms.size());
+  RowsInOrder written(context.folder, "fidelity", arms.size());
+  parallel_for(
+      judge.on_device() ? context.threads : 1, static_cast<std::int64_t>(arms.size()),
+      [&](std::int64_t item, int) {
+        const auto i = static_cast<std::size_t>(item);
+        context.progress.begin(record_label(*judge.record().info) + ": " + arms[i].arm->name);
+        decisions[i] = decide(arms[i], judge.record());
+        std::vector<json> rows;
+        if (!cells[i].empty()) {
+          rows =
+              judge_fidelity(context, judge, cells[i], *arms[i].arm, decisions[i], floors, second);
+        }
+        written.put(i, std::move(rows));
+        context.progress.advance(1.0);
+      });
+  return decisions;
+}
+
+void replay_record(Replay& replay, const RecordRef& reference, int ordinal,
+                   std::vector<ActiveArm>& arms) {
+  const RunContext& context = replay.context;
   const bool floors = ordinal < context.experiment.controls.floor_records;
   const std::string content = reference.source->content_id(*reference.info);
-  const auto cell_of = [&](const ActiveArm& arm) {
-    return fidelity_cell(context.experiment, *arm.arm, content, reference.heads, floors);
-  };
-  const auto missing = [&](const ActiveArm& arm) {
-    return !context.folder.done("fidelity", cell_of(arm));
-  };
+  std::vector<std::string> cells;  // those to be filled; empty where that is done
+  for (const ActiveArm& arm : arms) {
+    cells.push_back(fidelity_cell(context.experiment, *arm.arm, content, reference.heads, floors));
+    if (context.folder.done("fidelity", cells.back())) cells.back().clear();
+  }
   const bool stateful = std::any_of(arms.begin(), arms.end(),
                                     [](const ActiveArm& arm) { return arm.method->stateful(); });
-  const bool timing = kernels.wants(content);
-  if (!stateful && !timing && std::none_of(arms.begin(), arms.end(), missing)) {
+  const bool timing = replay.kernels.wants(content);
+  const bool missing = std::any_of(cells.begin(), cells.end(),
+                                   [](const std::string& cell) { return !cell.empty(); });
+  if (!stateful && !timing && !missing) {
     context.progress.skip(static_cast<double>(arms.size()));
     return;
   }
-  const auto record = reference.source->load(*reference.info, reference.heads);
-  RecordJudge judge(record->view(), context.experiment.rows, context.threads);
+  const PlacedRecord record(reference, context.device);
+  RecordJudge judge(record.view(), context.experiment.rows, context.threads, record.on_device(),
+                    &replay.lanes);
   std::optional<RecordJudge> second;  // another sample of rows
   if (floors && judge.sampled()) {
     RowPlan other = context.experiment.rows;
     ++other.seed;
-    second.emplace(record->view(), other, context.threads);
+    second.emplace(record.view(), other, context.threads, record.on_device(), &replay.lanes);
   }
-  std::vector<Decision> decisions;
+  const auto decisions =
+      judge_arms(context, judge, second ? &*second : nullptr, floors, arms, cells);
   std::vector<PlannedArm> planned;
-  decisions.reserve(arms.size());
-  for (auto& arm : arms) {
-    context.progress.begin(record_label(*reference.info) + ": " + arm.arm->name);
-    decisions.push_back(decide(arm, judge.record()));
-    const Decision& decision = decisions.back();
-    if (missing(arm))
-      judge_fidelity(context, judge, cell_of(arm), *arm.arm, decision, floors,
-                     second ? &*second : nullptr);
-    if (decision.outcome == Outcome::ok) {
-      planned.push_back({arm.arm, arm.method.get(), &decision.plan});
-    }
-    context.progress.advance(1.0);
+  for (std::size_t i = 0; i < arms.size(); ++i) {
+    if (decisions[i].outcome != Outcome::ok) continue;
+    planned.push_back({arms[i].arm, arms[i].method.get(), &decisions[i].plan});
   }
   if (ordinal == 0) write_masks(context, judge.record(), planned);
   if (timing) {
     context.progress.begin(record_label(*reference.info) + ": latency");
-    kernels.run(judge.record(), content, planned, reference.source->surroundings());
+    replay.kernels.run(judge.record(), content, planned, reference.source->surroundings());
   }
 }
 
 }  // namespace
 
 void run_replay(const RunContext& context, const std::vector<Sequence>& sequences) {
-  KernelStage kernels(context);
+  Replay replay(context);
   int ordinal = 0;
   for (const auto& sequence : sequences) {
     auto arms = make_arms(context);
-    for (const auto& record : sequence.records)
-      replay_record(context, record, ordinal++, arms, kernels);
+    for (const auto& record : sequence.records) replay_record(replay, record, ordinal++, arms);
   }
 }
 

@@ -238,12 +238,14 @@ Plan run_recipe(const BlockRecipe& recipe, const RecordView& record, const Metho
 
   std::vector<KeptRows> kept(static_cast<std::size_t>(record.heads()));
   std::vector<KeptRows> forced_part(kept.size());
+  std::vector<std::string> scored_on(kept.size());
   parallel_for(options.threads, record.heads(), [&](std::int64_t head, int /*worker*/) {
     const auto h = static_cast<std::size_t>(head);
     const RecipeHead this_head{record, head, arrangement, orders};
     const BlockCounts counts = block_counts(arrangement, orders, head, record.key_valid);
     ForcedBlocks forced = shared ? *shared : forced_of_head(recipe, this_head);
     ScoreMatrix scores = scores_of_head(recipe, this_head);
+    scored_on[h] = scores.computed_on;
     if (recipe.adjust) recipe.adjust(this_head, scores, forced);
     kept[h] =
         clip(select_blocks({scores, forced, counts.row_tokens, counts.column_tokens,
@@ -269,6 +271,7 @@ Plan run_recipe(const BlockRecipe& recipe, const RecordView& record, const Metho
   plan.forced = make_lists(forced_part);
   plan.windows = arrangement.windows;
   if (!orders.chosen.empty()) plan.notes.push_back({"order", {}, std::move(orders.chosen)});
+  if (!scored_on.front().empty()) plan.notes.push_back({"scored_on", {}, std::move(scored_on)});
   if (recipe.asks_density) plan.nominal_density = recipe.density;
   return plan;
 }

@@ -15,15 +15,9 @@ MetricEntry cosine_metric() {
           .missing = nothing_missing,
           .contribute =
               [](const RowEvidence& evidence, std::int64_t row, double* terms) {
-                terms[0] = terms[1] = terms[2] = 0.0;
-                for (std::int64_t d = row * evidence.head_dim; d < (row + 1) * evidence.head_dim;
-                     ++d) {
-                  const double dense = evidence.o_dense[d];
-                  const double sparse = evidence.o_sparse[d];
-                  terms[0] += dense * sparse;
-                  terms[1] += dense * dense;
-                  terms[2] += sparse * sparse;
-                }
+                terms[0] = evidence.moments[row].product;
+                terms[1] = evidence.moments[row].dense_l2;
+                terms[2] = evidence.moments[row].sparse_l2;
               },
           .of_sums = [](std::span<const double> sums,
                         double) { return sums[0] / (std::sqrt(sums[1]) * std::sqrt(sums[2])); },

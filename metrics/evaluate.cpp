@@ -30,9 +30,21 @@ void require_array(const char* name, const void* values) {
   if (values == nullptr) throw Error(std::string("metric evidence lacks '") + name + "'");
 }
 
+void require_finite(const RowMoments* moments, std::int64_t rows) {
+  for (std::int64_t i = 0; moments != nullptr && i < rows; ++i) {
+    // Squares of floats are finite in fp64, so these are not exactly where an output is not.
+    if (std::isfinite(moments[i].dense_l2) && std::isfinite(moments[i].sparse_l2)) continue;
+    throw NotFinite("metric evidence 'moments': an output of judged row " + std::to_string(i) +
+                    " is not finite");
+  }
+}
+
 void check_evidence(const RowEvidence& e) {
-  require_array("o_dense", e.o_dense);
-  require_array("o_sparse", e.o_sparse);
+  if (e.moments == nullptr) {
+    require_array("o_dense", e.o_dense);
+    require_array("o_sparse", e.o_sparse);
+  }
+  require_finite(e.moments, e.rows);
   require_array("lse_dense", e.lse_dense);
   require_finite("o_dense", e.o_dense, e.rows, e.head_dim);
   require_finite("o_sparse", e.o_sparse, e.rows, e.head_dim);
@@ -53,6 +65,17 @@ __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
 void add_scaled(double value, const float* times, double* sum, std::size_t count) {
   for (std::size_t r = 0; r < count; ++r) sum[r] += value * static_cast<double>(times[r]);
+}
+
+// Linear between order statistics.
+double quantile_of(std::vector<double>& values, double q) {
+  const double place = q * static_cast<double>(values.size() - 1);
+  const auto whole = static_cast<std::ptrdiff_t>(place);
+  std::nth_element(values.begin(), values.begin() + whole, values.end());
+  const double low = values[static_cast<std::size_t>(whole)];
+  const double share = place - static_cast<double>(whole);
+  if (!(share > 0.0)) return low;
+  return low + share * (*std::min_element(values.begin() + whole + 1, values.end()) - low);
 }
 
 // How often each resample draws each row.
@@ -97,25 +120,22 @@ class Contributions {
     for (std::size_t row = 0; row < rows_; ++row) {
       metric.contribute(evidence, static_cast<std::int64_t>(row), &terms_[row * metric.terms]);
     }
-    if (metric.of_sums != nullptr) return;
-    descending_.resize(rows_);
-    std::iota(descending_.begin(), descending_.end(), std::size_t{0});
-    std::stable_sort(descending_.begin(), descending_.end(),
-                     [this](std::size_t a, std::size_t b) { return terms_[a] > terms_[b]; });
   }
 
   double of_all() const {
     if (metric_.of_sums == nullptr) {
-      return quantile([](std::size_t) { return std::size_t{1}; });
+      std::vector<double> values = terms_;
+      return quantile_of(values, metric_.quantile);
     }
     std::vector<double> sums(metric_.terms);
     for (std::size_t i = 0; i < terms_.size(); ++i) sums[i % metric_.terms] += terms_[i];
     return metric_.of_sums(sums, static_cast<double>(rows_));
   }
 
-  std::vector<double> of_resamples(const Resamples& resamples) const {
+  std::vector<double> of_resamples(const Resamples& resamples) {
     std::vector<double> values(resamples.count());
     if (metric_.of_sums == nullptr) {
+      sort_rows();
       for (std::size_t r = 0; r < values.size(); ++r) {
         values[r] = quantile(
             [&](std::size_t row) { return static_cast<std::size_t>(resamples.of_row(row)[r]); });
@@ -134,6 +154,13 @@ class Contributions {
   }
 
  private:
+  void sort_rows() {
+    descending_.resize(rows_);
+    std::iota(descending_.begin(), descending_.end(), std::size_t{0});
+    std::stable_sort(descending_.begin(), descending_.end(),
+                     [this](std::size_t a, std::size_t b) { return terms_[a] > terms_[b]; });
+  }
+
   // [terms, resamples]
   std::vector<double> resampled_sums(const Resamples& resamples) const {
     const std::size_t count = resamples.count();
@@ -172,19 +199,8 @@ class Contributions {
   const MetricEntry& metric_;
   std::size_t rows_;
   std::vector<double> terms_;            // [rows, terms]
-  std::vector<std::size_t> descending_;  // rows by value, for quantiles
+  std::vector<std::size_t> descending_;  // rows by value, for quantiles of resamples
 };
-
-// Linear between order statistics.
-double quantile_of(std::vector<double>& values, double q) {
-  const double place = q * static_cast<double>(values.size() - 1);
-  const auto whole = static_cast<std::ptrdiff_t>(place);
-  std::nth_element(values.begin(), values.begin() + whole, values.end());
-  const double low = values[static_cast<std::size_t>(whole)];
-  const double share = place - static_cast<double>(whole);
-  if (!(share > 0.0)) return low;
-  return low + share * (*std::min_element(values.begin() + whole + 1, values.end()) - low);
-}
 
 std::string why_not(const MetricEntry& metric, const RowEvidence& evidence) {
   if (evidence.rows < 1 || evidence.head_dim < 1) return "no rows were judged";
@@ -194,8 +210,20 @@ std::string why_not(const MetricEntry& metric, const RowEvidence& evidence) {
   return std::string(metric.missing(evidence));
 }
 
+// The evidence with its moments; `storage` holds those that had to be made.
+RowEvidence with_moments(const RowEvidence& given, std::vector<RowMoments>& storage) {
+  RowEvidence evidence = given;
+  if (evidence.moments != nullptr) return evidence;
+  for (std::int64_t row = 0; row < given.rows; ++row) {
+    const std::int64_t first = row * given.head_dim;
+    storage.push_back(row_moments(given.o_dense + first, given.o_sparse + first, given.head_dim));
+  }
+  evidence.moments = storage.data();
+  return evidence;
+}
+
 // A resample on which the metric is undefined leaves no interval: the rest would be a biased choice.
-void add_interval(const Contributions& contributions, const Bootstrap& bootstrap,
+void add_interval(Contributions& contributions, const Bootstrap& bootstrap,
                   const Resamples& resamples, MetricValue& result) {
   std::vector<double> values = contributions.of_resamples(resamples);
   for (const double value : values) {
@@ -209,17 +237,19 @@ void add_interval(const Contributions& contributions, const Bootstrap& bootstrap
 }  // namespace
 
 std::vector<MetricValue> evaluate_metrics(std::span<const MetricEntry* const> metrics,
-                                          const RowEvidence& evidence, const Bootstrap& bootstrap) {
+                                          const RowEvidence& given, const Bootstrap& bootstrap) {
   if (bootstrap.resamples < 0 || !(bootstrap.level > 0.0 && bootstrap.level < 1.0)) {
     throw Error("bootstrap: needs 0 (none) or more resamples and a level inside (0, 1)");
   }
-  check_evidence(evidence);
+  check_evidence(given);
+  std::vector<RowMoments> moments;
+  const RowEvidence evidence = with_moments(given, moments);
   std::vector<MetricValue> results(metrics.size());
   for (std::size_t i = 0; i < metrics.size(); ++i) {
     const MetricEntry& metric = *metrics[i];
     results[i].reason = why_not(metric, evidence);
     if (!results[i].reason.empty()) continue;
-    const Contributions contributions(metric, evidence);
+    Contributions contributions(metric, evidence);
     const double value = contributions.of_all();
     if (!std::isfinite(value)) {
       results[i].reason =

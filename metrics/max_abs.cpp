@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // The largest error of a single output element, in units of V.
-#include <algorithm>
-
 #include "metrics/row_terms.h"
 
 namespace raingauge {
@@ -15,15 +13,8 @@ MetricEntry max_abs_metric() {
                    .needs_all_rows = true},
           .terms = 1,
           .missing = nothing_missing,
-          .contribute =
-              [](const RowEvidence& evidence, std::int64_t row, double* terms) {
-                terms[0] = 0.0;
-                for (std::int64_t d = row * evidence.head_dim; d < (row + 1) * evidence.head_dim;
-                     ++d) {
-                  const double dense = evidence.o_dense[d];
-                  terms[0] = std::max(terms[0], std::abs(evidence.o_sparse[d] - dense));
-                }
-              },
+          .contribute = [](const RowEvidence& evidence, std::int64_t row,
+                           double* terms) { terms[0] = evidence.moments[row].error_max; },
           .quantile = 1.0};
 }
 

@@ -11,6 +11,8 @@
 #include <string>
 #include <string_view>
 
+#include "data/row_moments.h"
+
 namespace raingauge {
 
 enum class Better { lower, higher, neither };
@@ -30,9 +32,12 @@ struct MetricSpec {
 struct RowEvidence {
   std::int64_t rows = 0;
   std::int64_t head_dim = 0;
-  bool sampled = false;             // false: these are all the rows of the head
-  const float* o_dense = nullptr;   // [rows, head_dim]
-  const float* o_sparse = nullptr;  // [rows, head_dim]
+  bool sampled = false;  // false: these are all the rows of the head
+  // The outputs, or `moments` where whoever computed them has compared them already; evaluate_metrics()
+  // makes the moments otherwise. Metrics read the moments alone.
+  const float* o_dense = nullptr;       // [rows, head_dim]
+  const float* o_sparse = nullptr;      // [rows, head_dim]
+  const RowMoments* moments = nullptr;  // [rows]
   // Natural log of the sum of exp(score): over all valid keys, over the keys the arm kept (null:
   // the arm's output is more than a masked softmax, so no mask defines its recall), over the keys
   // that the control oracle_row kept (null: that control was not run).

@@ -15,13 +15,8 @@ MetricEntry rel_l1_metric() {
           .missing = nothing_missing,
           .contribute =
               [](const RowEvidence& evidence, std::int64_t row, double* terms) {
-                terms[0] = terms[1] = 0.0;
-                for (std::int64_t d = row * evidence.head_dim; d < (row + 1) * evidence.head_dim;
-                     ++d) {
-                  const double dense = evidence.o_dense[d];
-                  terms[0] += std::abs(evidence.o_sparse[d] - dense);
-                  terms[1] += std::abs(dense);
-                }
+                terms[0] = evidence.moments[row].error_l1;
+                terms[1] = evidence.moments[row].dense_l1;
               },
           .of_sums = [](std::span<const double> sums, double) { return sums[0] / sums[1]; },
           .undefined = "the dense output is zero on the judged rows"};

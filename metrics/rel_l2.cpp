@@ -16,9 +16,8 @@ MetricEntry rel_l2_metric() {
       .missing = nothing_missing,
       .contribute =
           [](const RowEvidence& evidence, std::int64_t row, double* terms) {
-            const RowNorms norms = row_norms(evidence, row);
-            terms[0] = norms.error;
-            terms[1] = norms.dense;
+            terms[0] = evidence.moments[row].error_l2;
+            terms[1] = evidence.moments[row].dense_l2;
           },
       .of_sums = [](std::span<const double> sums, double) { return std::sqrt(sums[0] / sums[1]); },
       .undefined = "the dense output is zero on the judged rows"};

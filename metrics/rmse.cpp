@@ -15,7 +15,7 @@ MetricEntry rmse_metric() {
           .missing = nothing_missing,
           .contribute =
               [](const RowEvidence& evidence, std::int64_t row, double* terms) {
-                terms[0] = row_norms(evidence, row).error / static_cast<double>(evidence.head_dim);
+                terms[0] = evidence.moments[row].error_l2 / static_cast<double>(evidence.head_dim);
               },
           .of_sums = [](std::span<const double> sums,
                         double rows) { return std::sqrt(sums[0] / rows); }};

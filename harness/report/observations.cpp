@@ -228,6 +228,7 @@ void Observations::add_fidelity_row(const json& row) {
     }
   }
   if (!is_control) {
+    ++judged_on_[text(row, "judged_on")];
     plans_[arms_[arm].name][text(row, "capture") + "/" + std::to_string(row.value("record", 0))] =
         text(row, "plan");
   }

@@ -72,6 +72,8 @@ class Observations {
   std::vector<int> heads() const;
   std::vector<std::string> controls() const;
   int clipped() const { return clipped_; }  // heads whose lost mass lay below 1e-6
+  // Heads (controls apart) by where their rows were judged: "cpu", "cuda:0", "" = the row does not say.
+  const std::map<std::string, int>& judged_on() const { return judged_on_; }
 
   // Mean over the observations of a generation in `scope`; NaN for a generation without any, or
   // with a value that is missing. `control`: of that control instead of the arm.
@@ -95,6 +97,7 @@ class Observations {
   std::vector<double> values_;
   std::map<std::string, std::map<std::string, std::string>> plans_;  // arm -> record -> fingerprint
   std::map<std::string, std::string> pipelines_;                     // capture -> pipeline
+  std::map<std::string, int> judged_on_;
   int clipped_ = 0;
 };
 

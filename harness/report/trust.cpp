@@ -228,7 +228,7 @@ std::string plain(const json& value) {
   return value.is_string() ? value.get<std::string>() : value.dump();
 }
 
-ReportTable environment_table(const json& manifest) {
+ReportTable environment_table(const json& manifest, const Observations& fidelity) {
   ReportTable table;
   table.id = "environment";
   table.title = "Environment";
@@ -250,6 +250,10 @@ ReportTable environment_table(const json& manifest) {
   for (const auto& [name, version] : libraries.items()) add("library " + name, version);
   for (const char* key : {"git_commit", "device", "threads", "seed", "started", "experiment_hash"})
     add(key, manifest.value(key, json()));
+  for (const auto& [where, heads] : fidelity.judged_on()) {
+    add("fidelity judged on " + (where.empty() ? "a machine that the rows do not name" : where),
+        std::to_string(heads) + " heads");
+  }
   for (const auto& capture : manifest.value("captures", json::array())) {
     std::string text = capture.value("generation", std::string("synthetic")) + ", " +
                        capture.value("pipeline", std::string("")) + ", content " +
@@ -279,7 +283,7 @@ void add_trust(const RunData& data, Document& document) {
   auto floors = floor_table(data, document);
   if (!floors.rows.empty())
     document.section("floors", "Floors").blocks.emplace_back(std::move(floors));
-  auto table = environment_table(data.manifest);
+  auto table = environment_table(data.manifest, data.fidelity);
   table.wide_only = true;
   document.section("environment", "Environment").blocks.emplace_back(std::move(table));
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The true softmax mass of every block pair: what a perfect predictor would know. Costs a dense QK^T.
-#include "methods/kernels/row_evaluator.h"
+#include "methods/kernels/true_mass.h"
 #include "methods/scores/score.h"
 
 namespace raingauge {
@@ -17,7 +17,9 @@ ScoreMatrix exact(const ScoreRequest& request) {
   ScoreMatrix scores;
   scores.rows = request.q_blocks.blocks;
   scores.columns = request.k_blocks.blocks;
-  scores.values = block_mass(request.record, request.head, plan, 1);
+  TrueMass mass = true_block_mass(request.record, request.head, plan, 1);
+  scores.values = std::move(mass.values);
+  scores.computed_on = std::move(mass.on);
   scores.probabilities = true;
   return scores;
 }

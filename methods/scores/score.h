@@ -39,6 +39,7 @@ struct ScoreMatrix {
   std::vector<float> values;
   // Shares (not negative, a row's sum is its whole) rather than logits.
   bool probabilities = false;
+  std::string computed_on;  // "cpu", "cuda:0" of scores that may come from a device; else empty
 
   const float* row(std::int64_t i) const { return values.data() + i * columns; }
 };

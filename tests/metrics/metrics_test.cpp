@@ -302,6 +302,42 @@ TEST(Metrics, LackingRequiredArraysIsAnError) {
   EXPECT_THROW(value_of("recall", evidence), Error);
 }
 
+// Evidence may bring the moments of its rows instead of the outputs: the same values in every bit.
+TEST(Metrics, MomentsStandForTheOutputs) {
+  const Rows rows(300, 24, 21);
+  for (const bool sampled : {false, true}) {
+    const RowEvidence outputs = rows.evidence(sampled);
+    RowEvidence compared = outputs;
+    std::vector<RowMoments> moments;
+    for (std::int64_t row = 0; row < 300; ++row) {
+      moments.push_back(row_moments(&rows.dense[static_cast<std::size_t>(row) * 24],
+                                    &rows.sparse[static_cast<std::size_t>(row) * 24], 24));
+    }
+    compared.o_dense = compared.o_sparse = nullptr;
+    compared.moments = moments.data();
+    for (const auto& name : metric_names()) {
+      const MetricValue a = value_of(name, outputs);
+      const MetricValue b = value_of(name, compared);
+      EXPECT_EQ(a.reason, b.reason) << name;
+      if (!a.reason.empty()) continue;
+      EXPECT_EQ(a.value, b.value) << name;
+      EXPECT_EQ(std::isnan(a.lo), std::isnan(b.lo)) << name;
+      if (!std::isnan(a.lo)) {
+        EXPECT_EQ(a.lo, b.lo) << name;
+      }
+    }
+    moments[7].sparse_l2 = kNaN;
+    EXPECT_THROW(value_of("recall", compared), NotFinite);
+  }
+}
+
+TEST(Metrics, LackingOutputsAndMomentsIsAnError) {
+  const Rows rows(5, 4, 22);
+  RowEvidence evidence = rows.evidence();
+  evidence.o_sparse = nullptr;
+  EXPECT_THROW(value_of("rel_l2", evidence), Error);
+}
+
 TEST(Bootstrap, IsReproducibleAndFollowsTheSeed) {
   const Rows rows(100, 8, 15);
   const RowEvidence evidence = rows.evidence(true);

@@ -83,6 +83,8 @@ def main():
     hopper = (("HGMMA", "UTMALDG"), ("HMMA", "LDL", "STL"))
     good = [check(nvcc, root, folder / name, "90a", *hopper) for name in ("forward_sm90.cu", "mass.cu")]
     good.append(check(nvcc, root, folder / "forward.cu", "80", ("HMMA",), ()))
+    for target in ("80", "90a"):
+        good.append(check(nvcc, root, folder / "row_evaluator.cu", target, ("HMMA",), ("LDL", "STL")))
     return 0 if all(good) else 1
 
 
