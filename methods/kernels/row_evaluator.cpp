@@ -12,9 +12,11 @@
 #include <cstddef>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <string>
 
 #include "data/error.h"
+#include "methods/kernels/cpu/buffer.h"
 #include "methods/kernels/cpu/dispatch.h"
 #include "methods/kernels/cpu/judge.h"
 #include "methods/kernels/cpu/packed_head.h"
@@ -27,7 +29,7 @@ using cpu::kChunkKeys;
 using cpu::kChunkUnits;
 using cpu::kUnit;
 
-constexpr std::int64_t kBatchRows = 512;     // rows that share one packing of a key tile
+constexpr std::size_t kBatchRows = 512;      // rows that share one packing of a key tile
 constexpr std::int64_t kSegmentKeys = 2048;  // keys of one item of the queue
 constexpr std::size_t kStateBytes = std::size_t{64} << 20;  // of row states held at once
 
@@ -73,20 +75,45 @@ struct Job {
   std::vector<Batch> batches;
 };
 
-// Sums of some rows over one segment of keys, or over all.
+// Sums of some rows over some keys; a view, rows apart by one (o: by padded_dim).
 struct RowStates {
-  explicit RowStates(std::size_t rows, std::int64_t padded_dim)
-      : largest(rows, -std::numeric_limits<float>::infinity()),
-        sum(rows, 0.0),
-        first_frame(rows, 0.0),
-        text(rows, 0.0),
-        keys(rows, 0),
-        o(rows * static_cast<std::size_t>(padded_dim), 0.0) {}
+  float* largest = nullptr;
+  double* sum = nullptr;
+  double* first_frame = nullptr;
+  double* text = nullptr;
+  double* o = nullptr;           // [rows, padded_dim]
+  std::int64_t* keys = nullptr;  // attended
+};
 
-  std::vector<float> largest;
-  std::vector<double> sum, first_frame, text;
-  std::vector<std::int64_t> keys;  // attended
-  std::vector<double> o;           // [rows, padded_dim]
+// States of a batch's rows over one segment of keys, `count` times. The memory is left as it comes: the
+// thread that takes a segment clears its states, and so pays for their pages.
+class SegmentStates {
+ public:
+  SegmentStates(std::size_t count, std::size_t rows, std::size_t padded_dim)
+      : rows_(rows),
+        dim_(padded_dim),
+        largest_(cpu::make_buffer<float>(count * rows)),
+        sums_(cpu::make_buffer<double>(count * rows * (3 + padded_dim))),
+        keys_(cpu::make_buffer<std::int64_t>(count * rows)) {}
+
+  RowStates at(std::size_t number) const {
+    double* sums = sums_.get() + number * rows_ * (3 + dim_);
+    return {largest_.get() + number * rows_, sums, sums + rows_, sums + 2 * rows_, sums + 3 * rows_,
+            keys_.get() + number * rows_};
+  }
+
+  void clear(std::size_t number) const {
+    const RowStates states = at(number);
+    std::fill_n(states.largest, rows_, -std::numeric_limits<float>::infinity());
+    std::fill_n(states.sum, rows_ * (3 + dim_), 0.0);  // all sums: they follow one another
+    std::fill_n(states.keys, rows_, std::int64_t{0});
+  }
+
+ private:
+  std::size_t rows_, dim_;
+  cpu::Buffer<float> largest_;
+  cpu::Buffer<double> sums_;
+  cpu::Buffer<std::int64_t> keys_;
 };
 
 void mark(std::vector<std::uint8_t>& classes, std::int64_t first, std::int64_t count,
@@ -115,6 +142,7 @@ void list_keys(Job& job) {
       job.plan == nullptr ? uniform_layout(job.record.tokens(), kChunkKeys) : Layout{};
   const Layout& layout = job.plan == nullptr ? runs : job.plan->k_blocks;
   const std::uint8_t* key_valid = job.record.key_valid;
+  job.keys.reserve(static_cast<std::size_t>(job.record.tokens()));
   for (std::int64_t b = 0; b < layout.blocks; ++b) {
     const std::size_t first = job.keys.size();
     for (std::int32_t p = layout.begin(job.head, b); p < layout.end(job.head, b); ++p) {
@@ -222,7 +250,7 @@ class ActiveRows {
   std::int64_t block_ = -1;
 };
 
-// Packed keys of one tile.
+// Packed keys of one tile; a worker keeps them from item to item.
 struct TileBuffers {
   explicit TileBuffers(const Job& job)
       : k(cpu::make_buffer<std::uint32_t>(job.k_shape.k_unit_words() * kChunkUnits)),
@@ -262,8 +290,7 @@ void pack_tile(const Job& job, const KeyTile& tile, TileBuffers& buffers) {
 }
 
 void evaluate_segment(const Job& job, const Batch& batch, const KeySegment& segment, const float* q,
-                      RowStates& states) {
-  TileBuffers buffers(job);
+                      TileBuffers& buffers, const RowStates& states) {
   ActiveRows active(job, batch, job.tiles[segment.first_tile].block);
   cpu::RowTile tile;
   tile.shape = job.q_shape;
@@ -273,11 +300,11 @@ void evaluate_segment(const Job& job, const Batch& batch, const KeySegment& segm
   tile.bias = buffers.bias;
   tile.log2_scale = job.scale.log2_scale();
   tile.scratch = buffers.scratch.get();
-  tile.largest = states.largest.data();
-  tile.sum = states.sum.data();
-  tile.class_sum[0] = states.first_frame.data();
-  tile.class_sum[1] = states.text.data();
-  tile.o = states.o.data();
+  tile.largest = states.largest;
+  tile.sum = states.sum;
+  tile.class_sum[0] = states.first_frame;
+  tile.class_sum[1] = states.text;
+  tile.o = states.o;
   for (std::size_t t = segment.first_tile; t < segment.last_tile; ++t) {
     const KeyTile& keys = job.tiles[t];
     const std::vector<std::int32_t>& rows = active.of_block(keys.block);
@@ -299,7 +326,7 @@ void evaluate_segment(const Job& job, const Batch& batch, const KeySegment& segm
 }
 
 // into += from: both scaled to the larger of the two maxima. NaN sums stay NaN.
-void merge_row(const Job& job, RowStates& into, const RowStates& from, std::size_t row) {
+void merge_row(const Job& job, const RowStates& into, const RowStates& from, std::size_t row) {
   if (from.keys[row] == 0) {
     return;
   }
@@ -328,8 +355,7 @@ void write_row(const Job& job, const RowSample& sample, const RowStates& states,
   const auto dim = static_cast<std::size_t>(results.head_dim);
   const double sum = states.sum[row];
   if (states.keys[row] == 0) {
-    results.lse[target] = -std::numeric_limits<double>::infinity();
-    return;  // o and masses are 0 already
+    return;  // lse is -inf, o and masses are 0 already
   }
   results.lse[target] =
       job.scale.positive * static_cast<double>(states.largest[row]) + std::log(sum);
@@ -350,13 +376,13 @@ void write_row(const Job& job, const RowSample& sample, const RowStates& states,
   }
 }
 
-// Batches [first, last): every (batch, segment) pair is an item, then segments are merged.
+// Batches [first, last): every (batch, segment) pair is an item, then the segments of every row are
+// merged, in order.
 void evaluate_batches(const Job& job, const RowSample& sample, std::size_t first, std::size_t last,
                       int threads, RowResults& results) {
   const auto dim = static_cast<std::size_t>(job.q_shape.head_dim);
   const std::size_t segments = job.segments.size();
   std::vector<std::vector<float>> q(last - first);
-  std::vector<RowStates> states;
   for (std::size_t b = first; b < last; ++b) {
     const Batch& batch = job.batches[b];
     q[b - first].resize(batch.count * dim);
@@ -365,27 +391,39 @@ void evaluate_batches(const Job& job, const RowSample& sample, std::size_t first
       job.ops.pack_q(job.q_shape, job.record.q.row(job.head, token), job.scale.factor,
                      reinterpret_cast<std::uint32_t*>(q[b - first].data() + i * dim));
     }
-    for (std::size_t s = 0; s < std::max<std::size_t>(segments, 1); ++s) {
-      states.emplace_back(batch.count, job.v_shape.padded_dim());
-    }
   }
+  const SegmentStates states((last - first) * segments, job.batches.front().count,
+                             static_cast<std::size_t>(job.v_shape.padded_dim()));
+  std::vector<std::optional<TileBuffers>> buffers(
+      static_cast<std::size_t>(resolve_threads(threads)));
   parallel_for(threads, static_cast<std::int64_t>((last - first) * segments),
+               [&](std::int64_t item, int worker) {
+                 const auto at = static_cast<std::size_t>(item);
+                 const Batch& batch = job.batches[first + at / segments];
+                 std::optional<TileBuffers>& mine = buffers[static_cast<std::size_t>(worker)];
+                 if (!mine) {
+                   mine.emplace(job);
+                 }
+                 states.clear(at);
+                 evaluate_segment(job, batch, job.segments[at % segments], q[at / segments].data(),
+                                  *mine, states.at(at));
+               });
+  constexpr std::size_t kMergedRows = 32;  // rows of one item
+  constexpr std::size_t kParts = kBatchRows / kMergedRows;
+  parallel_for(threads, static_cast<std::int64_t>((last - first) * kParts),
                [&](std::int64_t item, int) {
                  const auto at = static_cast<std::size_t>(item);
-                 evaluate_segment(job, job.batches[first + at / segments],
-                                  job.segments[at % segments], q[at / segments].data(), states[at]);
+                 const Batch& batch = job.batches[first + at / kParts];
+                 const std::size_t begin = at % kParts * kMergedRows;
+                 const std::size_t end = std::min(begin + kMergedRows, batch.count);
+                 const RowStates total = states.at(at / kParts * segments);
+                 for (std::size_t row = begin; row < end; ++row) {
+                   for (std::size_t s = 1; s < segments; ++s) {
+                     merge_row(job, total, states.at(at / kParts * segments + s), row);
+                   }
+                   write_row(job, sample, total, row, job.rows[batch.first + row], results);
+                 }
                });
-  parallel_for(threads, static_cast<std::int64_t>(last - first), [&](std::int64_t item, int) {
-    const auto b = static_cast<std::size_t>(item);
-    const Batch& batch = job.batches[first + b];
-    RowStates& total = states[b * std::max<std::size_t>(segments, 1)];
-    for (std::size_t row = 0; row < batch.count; ++row) {
-      for (std::size_t s = 1; s < segments; ++s) {
-        merge_row(job, total, states[b * segments + s], row);
-      }
-      write_row(job, sample, total, row, job.rows[batch.first + row], results);
-    }
-  });
 }
 
 void check_sample(const RecordView& record, const RowSample& sample) {
@@ -449,10 +487,13 @@ RowResults cpu::evaluate_rows_at(const LevelOps& ops, const RecordView& record, 
   results.rows = static_cast<std::int64_t>(rows);
   results.head_dim = dim;
   results.o.resize(rows * static_cast<std::size_t>(dim));
-  results.lse.resize(rows);
+  results.lse.resize(rows, -std::numeric_limits<double>::infinity());
   results.mass_first_frame.resize(rows);
   results.mass_text.resize(rows);
-  const std::size_t batch_bytes = std::max<std::size_t>(job.segments.size(), 1) * kBatchRows *
+  if (job.segments.empty()) {
+    return results;  // no key at all
+  }
+  const std::size_t batch_bytes = job.segments.size() * kBatchRows *
                                   static_cast<std::size_t>(job.v_shape.padded_dim()) *
                                   sizeof(double);
   const std::size_t step = std::max<std::size_t>(kStateBytes / batch_bytes, 1);

@@ -62,7 +62,7 @@ struct AttendTile {
 struct RowTile {
   PackShape shape;                       // pairs = false
   const float* q = nullptr;              // [batch rows, head_dim]
-  const std::int32_t* active = nullptr;  // batch rows that attend this tile
+  const std::int32_t* active = nullptr;  // batch rows that attend this tile, ascending
   std::int64_t active_count = 0;
   const std::uint32_t* k = nullptr;  // [unit_count] packed units
   const std::uint32_t* v = nullptr;

@@ -58,11 +58,13 @@ TEST_P(CpuKernelInputs, HugeLogitsAndOneOutlierARow) {
 
 TEST_P(CpuKernelInputs, HeadDimsOfRealModels) {
   std::mt19937 random(test::fresh_seed());
-  for (const int dim : {72, 80, 96, 112, 120, 200}) {
-    SCOPED_TRACE(dim);
-    Problem problem = test::make_problem(DType::bf16, 1, 130, dim, 64, random);
-    test::randomise_lists(problem.plan, 0.6, random);
-    expect_right(problem);
+  for (const int dim : {72, 80, 96, 112, 120, 192, 200, 256}) {
+    for (const int block : {64, 128}) {
+      SCOPED_TRACE(std::to_string(dim) + ", blocks of " + std::to_string(block));
+      Problem problem = test::make_problem(DType::bf16, 1, 3 * block + 2, dim, block, random);
+      test::randomise_lists(problem.plan, 0.6, random);
+      expect_right(problem);
+    }
   }
 }
 
