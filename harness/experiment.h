@@ -70,8 +70,9 @@ struct LatencyPlan {
   double max_noise = 0.02;
   double max_seconds = 60.0;
   bool interleave = true;
-  int heads = -1;   // -1 = all heads of the record
-  int records = 1;  // how many of the selected records are timed, -1 = all
+  int host_samples = -1;  // of plan and prepare where the host does them, -1 = in every round
+  int heads = -1;         // -1 = all heads of the record
+  int records = 1;        // how many of the selected records are timed, -1 = all
 };
 
 struct GeneratePlan {

@@ -52,6 +52,7 @@ json latency_json(const LatencyPlan& plan) {
           {"max_noise", plan.max_noise},
           {"max_seconds", plan.max_seconds},
           {"interleave", plan.interleave},
+          {"host_samples", count_or_all(plan.host_samples)},
           {"heads", count_or_all(plan.heads)},
           {"records", count_or_all(plan.records)}};
 }

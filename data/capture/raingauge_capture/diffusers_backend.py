@@ -81,7 +81,7 @@ class Backend:
         self.remove()
 
     def statistics(self):
-        """[{method, kernel, device, calls, density_pairs, milliseconds}] since install()."""
+        """[{method, kernel, device, calls, calls_planned_on_device, density_pairs, milliseconds}] since install()."""
         return json.loads(torch.ops.raingauge.statistics(self.generation))
 
     def density(self):
