@@ -111,8 +111,7 @@ class Stage {
   // that every plan passes; how far it is from the host's goes into the rows.
   void plan_on_device(TimedArm& arm) const {
     if (context_.device.kind == DeviceKind::cpu) return;
-    if (arm.method ==
-        nullptr) {  // the dense plan: no kernel needs lists made for it again and again
+    if (arm.method == nullptr) {  // a dense plan: no kernel needs its lists made again and again
       arm.planner = make_fixed_planner(arm.plan, context_.device);
       return;
     }

@@ -14,10 +14,6 @@
 namespace raingauge {
 namespace {
 
-bool contains(const std::vector<int>& values, int value) {
-  return std::find(values.begin(), values.end(), value) != values.end();
-}
-
 double milliseconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
       .count();
@@ -73,10 +69,6 @@ LiveAttention::LiveAttention(const Arm& arm, const std::string& kernel, const Se
   kernel_ = make_kernel(kernel, {.threads = threads, .isa = {}});
 }
 
-bool LiveAttention::dense_here(const Site& site) const {
-  return contains(arm_.dense_steps, site.step) || contains(arm_.dense_layers, site.layer);
-}
-
 State& LiveAttention::state_of(const Site& site) {
   State& state = states_[{site.expert, site.branch, site.batch_item, site.layer}];
   if (site.step < state.last_step) state = State();
@@ -103,7 +95,7 @@ LiveAttention::DeviceSide LiveAttention::make_device_side(const Method& method,
 LiveAttention::DeviceSide* LiveAttention::device_side(const RecordView& record,
                                                       const AttendInputs& inputs) {
   if (device_.kind == DeviceKind::cpu || record.key_valid != nullptr) return nullptr;
-  const bool dense = dense_here(record.info->site);
+  const bool dense = arm_.dense_at(record.info->site);
   auto& sides = dense ? dense_sides_ : sparse_sides_;
   const PlannerShape shape{record.heads(), record.tokens(), record.head_dim(),
                            record.info->segments};
@@ -134,7 +126,7 @@ double LiveAttention::attend_on_device(const LiveCall& call, const AttendInputs&
 Plan LiveAttention::plan_on_host(const LiveCall& call, const RecordInfo& info) {
   State& state = state_of(call.site);
   // The dense plan reads shapes alone.
-  if (dense_here(call.site)) {
+  if (arm_.dense_at(call.site)) {
     return dense_->plan({&info, call.q, call.k, call.v, call.key_valid}, state);
   }
   const HostCopy q(call.q);

@@ -61,7 +61,6 @@ class LiveAttention {
     bool operator==(const PlannerShape&) const = default;
   };
 
-  bool dense_here(const Site& site) const;
   State& state_of(const Site& site);
   struct DeviceSide {
     PlannerShape shape;

@@ -30,6 +30,7 @@ struct Decision {
   std::string reason;
   double least_density = std::nan("");
   Plan plan;
+  bool dense = false;  // by the arm's dense_steps or dense_layers, not by its method
 };
 
 std::vector<ActiveArm> make_arms(const RunContext& context) {
@@ -48,7 +49,9 @@ std::vector<ActiveArm> make_arms(const RunContext& context) {
 Decision decide(ActiveArm& arm, const RecordView& record) {
   Decision decision;
   try {
-    decision.plan = arm.method->plan(record, arm.state);
+    decision.dense = arm.arm->dense_at(record.info->site);
+    decision.plan = decision.dense ? dense_plan(record.heads(), record.tokens(), 128)
+                                   : arm.method->plan(record, arm.state);
     check_plan(decision.plan, record.key_valid);
     arm.state.last_step = record.info->site.step;
   } catch (const Infeasible& error) {
@@ -65,7 +68,8 @@ Decision decide(ActiveArm& arm, const RecordView& record) {
 // One cell of fidelity.jsonl: all heads and controls of one arm on one record.
 void judge_fidelity(const RunContext& context, RecordJudge& judge, const std::string& cell,
                     const Arm& arm, const Decision& decision, bool floors, RecordJudge* second) {
-  const json base = base_row(cell, *judge.record().info, arm);
+  json base = base_row(cell, *judge.record().info, arm);
+  if (decision.dense) base["dense_site"] = true;
   Controls controls = context.experiment.controls;
   if (floors) {
     controls.random_seeds = controls.floor_seeds;
@@ -130,7 +134,7 @@ void replay_record(const RunContext& context, const RecordRef& reference, int or
       judge_fidelity(context, judge, cell_of(arm), *arm.arm, decision, floors,
                      second ? &*second : nullptr);
     if (decision.outcome == Outcome::ok) {
-      planned.push_back({arm.arm, arm.method.get(), &decision.plan});
+      planned.push_back({arm.arm, decision.dense ? nullptr : arm.method.get(), &decision.plan});
     }
     context.progress.advance(1.0);
   }

@@ -24,13 +24,14 @@ ReportTable block_table() {
   table.id = "block";
   table.title = "One transformer block";
   table.note =
-      "Random weights at the model's size: time alone, nothing of quality. Attention counts with "
+      "Random weights at the model's size, libtorch's operators: time alone, nothing of quality. "
+      "Attention counts with "
       "every "
       "phase but prepare; the dense denominator is the attend of the fastest dense kernel.";
   table.columns = {
       {"arm", "", false},
       {"kernel", "", false},
-      {"block of", "", false},
+      {"capture", "", false},
       {"density", formula_of("density_pairs"), true},
       {"rest ms", "median; everything in the block but attention", true},
       {"dense share", "dense attention / (rest + dense attention)", true},
@@ -46,7 +47,7 @@ std::vector<Cell> block_row(const json& row, Document& document) {
   number.table = "block";
   number.arm = row.value("arm", "");
   number.kernel = row.value("kernel", "");
-  number.scope = row.value("surroundings", "");
+  number.scope = row.value("capture", "");
   number.unit_of_n = "samples";
   const int n = row.at("surroundings_ms").value("n", 0);
   const auto cell = [&](const char* metric, double value) -> Cell {

@@ -104,7 +104,8 @@ class Kernel {
                       const AttendOutputs& outputs) = 0;
   virtual void synchronize() {}
   virtual bool gives_lse() const { return true; }
-  // Kernels that read lists where a device made them: no list crosses the bus.
+  // Kernels that read lists where a device made them: no list crosses the bus. False too where supports()
+  // has a reason against such plans and inputs.
   virtual bool takes_device_lists(const Plan& /*frame*/, const AttendInputs& /*inputs*/) const {
     return false;
   }

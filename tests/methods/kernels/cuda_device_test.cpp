@@ -299,6 +299,17 @@ TEST_F(CudaDevice, ATimerSeesWhetherLaunchesAreHidden) {
   EXPECT_LT(last, 1.0);
 }
 
+// What the kernel does not cover it does not take from a device's lists either.
+TEST_F(CudaDevice, TakesNoListsForInputsItDoesNotCover) {
+  for (const auto& [dtype, dim] : {std::pair{DType::f32, 64}, {DType::bf16, 32}}) {
+    Tensors tensors(dtype, 2, 300, dim);
+    tensors.randomise(engine);
+    const AttendInputs inputs = upload(tensors);
+    const auto planner = make_fixed_planner(dense_plan(2, 300, 128), device);
+    EXPECT_FALSE(find_kernel("cuda").make()->takes_device_lists(planner->frame(), inputs));
+  }
+}
+
 // The dense plan's lists, kept on the device, give what the host's lists give.
 TEST_F(CudaDevice, KeptListsGiveTheSameBits) {
   Tensors tensors(DType::bf16, 3, 1000, 128);
