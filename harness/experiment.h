@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "data/site.h"
+
 namespace raingauge {
 
 enum class Match { density, nominal };
@@ -23,9 +25,10 @@ struct Arm {
   // Matrix keys of this arm -> value, for reports: the scalar, or a component's label ("window3d").
   nlohmann::json factors = nlohmann::json::object();
   std::string base_folder;  // paths in `params` are relative to it; empty: current folder
-  // Steps and layers at which `generate` and stateful replays attend densely. In YAML a list, a
+  // Steps and layers at which the arm attends densely, in a clip and in a replay. In YAML a list, a
   // range, or a number n = the first n.
   std::vector<int> dense_steps, dense_layers;
+  bool dense_at(const Site& site) const;
   double density = -1.0;             // the density asked for; -1 when the method has no such knob
   Match match = Match::density;      // the experiment's, unless the arm has a `match` of its own
   nlohmann::json canonical() const;  // {method, …params}: hashed, stored as `params`, reproducible
@@ -70,8 +73,9 @@ struct LatencyPlan {
   double max_noise = 0.02;
   double max_seconds = 60.0;
   bool interleave = true;
-  int heads = -1;   // -1 = all heads of the record
-  int records = 1;  // how many of the selected records are timed, -1 = all
+  int host_samples = -1;  // of plan and prepare where the host does them, -1 = in every round
+  int heads = -1;         // -1 = all heads of the record
+  int records = 1;        // how many of the selected records are timed, -1 = all
 };
 
 struct GeneratePlan {

@@ -163,7 +163,7 @@ LatencyPlan read_latency(const YamlDocument& document, const ArmSet& set, const 
   if (absent(document, "/latency")) return plan;
   const Section section(document, "/latency",
                         {"kernels", "arms", "warmup", "min_samples", "max_noise", "max_seconds",
-                         "interleave", "heads", "records"});
+                         "interleave", "host_samples", "heads", "records"});
   plan.enabled = true;
   section.require("kernels", "a list of names of `raingauge list kernels`");
   const auto folder = std::filesystem::path(document.label()).parent_path();
@@ -182,6 +182,7 @@ LatencyPlan read_latency(const YamlDocument& document, const ArmSet& set, const 
   plan.max_noise = section.real("max_noise", plan.max_noise, 0.0, kInfinity, true);
   plan.max_seconds = section.real("max_seconds", plan.max_seconds, 0.0, kInfinity, true);
   plan.interleave = section.boolean("interleave", plan.interleave);
+  plan.host_samples = section.count_or_all("host_samples", plan.host_samples, 1);
   plan.heads = section.count_or_all("heads", plan.heads, 1);
   plan.records = section.count_or_all("records", plan.records, 1);
   return plan;

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The resolved experiment as JSON: what the manifest stores, `--dry-run` prints and hashes cover.
+#include <algorithm>
+
 #include "harness/experiment_parts.h"
 
 namespace raingauge {
@@ -52,6 +54,7 @@ json latency_json(const LatencyPlan& plan) {
           {"max_noise", plan.max_noise},
           {"max_seconds", plan.max_seconds},
           {"interleave", plan.interleave},
+          {"host_samples", count_or_all(plan.host_samples)},
           {"heads", count_or_all(plan.heads)},
           {"records", count_or_all(plan.records)}};
 }
@@ -81,6 +84,13 @@ json controls_json(const Controls& controls) {
 }
 
 }  // namespace
+
+bool Arm::dense_at(const Site& site) const {
+  const auto contains = [](const std::vector<int>& values, int value) {
+    return std::find(values.begin(), values.end(), value) != values.end();
+  };
+  return contains(dense_steps, site.step) || contains(dense_layers, site.layer);
+}
 
 json Arm::canonical() const {
   json all = params;

@@ -110,7 +110,11 @@ class Stage {
   // Lets the arm decide on the device where it can. That plan then is everybody's, after the checks
   // that every plan passes; how far it is from the host's goes into the rows.
   void plan_on_device(TimedArm& arm) const {
-    if (context_.device.kind == DeviceKind::cpu || arm.method == nullptr) return;
+    if (context_.device.kind == DeviceKind::cpu) return;
+    if (arm.method == nullptr) {  // a dense plan: no kernel needs its lists made again and again
+      arm.planner = make_fixed_planner(arm.plan, context_.device);
+      return;
+    }
     try {
       auto planner = arm.method->device_planner(record_, context_.device);
       planner->plan(arena_->inputs().q, arena_->inputs().k);

@@ -16,7 +16,7 @@ namespace raingauge {
 // A plan that an arm decided for the current record.
 struct PlannedArm {
   const Arm* arm = nullptr;
-  const Method* method = nullptr;
+  const Method* method = nullptr;  // null: the arm is dense here, whatever its method
   const Plan* plan = nullptr;
 };
 

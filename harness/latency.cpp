@@ -122,12 +122,13 @@ class Lane {
   PhaseTimes& times() { return times_; }
   const PhaseTimes& times() const { return times_; }
 
-  void round(bool counted) {
+  // `reuse`: what the host decided or prepared in an earlier round may be used again.
+  void round(bool counted, bool reuse) {
     if (failed()) return;
     attempt([&] {
-      PhaseSample sample = run_->sample();
+      PhaseSample sample = hidden_sample(reuse);
       times_.plan_device = run_->plans_on();
-      if (times_.plan_device.empty()) sample.plan = plan();
+      if (times_.plan_device.empty()) sample.plan = plan(reuse);
       if (!counted) return;
       keep(sample);
       if (const auto state = monitor_.read()) times_.gpu.push_back(*state);
@@ -135,8 +136,27 @@ class Lane {
   }
 
  private:
-  // The method's decision alone, for kernels that are given it.
-  double plan() {
+  // A sample whose launch took longer than the device was kept busy is taken again, with the device kept
+  // busy for longer. Whoever waits for the device in between can never be hidden: after one round of
+  // that his samples are taken as they are, and rows say so.
+  PhaseSample hidden_sample(bool reuse) {
+    PhaseSample sample = run_->sample(reuse);
+    for (int i = 0; !sample.launch_hidden && !never_hidden_ && i < kMoreTries; ++i) {
+      PhaseSample next = run_->sample(true);
+      if (next.prepared_before && !sample.prepared_before) {
+        next.prepare = sample.prepare;
+        next.prepared_before = false;
+      }
+      sample = next;
+    }
+    never_hidden_ = never_hidden_ || !sample.launch_hidden;
+    return sample;
+  }
+
+  // The method's decision alone, for kernels that are given it. NaN where there is none, or an earlier
+  // one is used again.
+  double plan(bool reuse) {
+    plan_reused_ = false;
     times_.plan_device = "none";
     if (contender_.method == nullptr) return std::nan("");
     if (contender_.planner != nullptr) {
@@ -147,6 +167,9 @@ class Lane {
       return timer_->finish().at(0);
     }
     times_.plan_device = "cpu";
+    plan_reused_ = reuse && planned_;
+    if (plan_reused_) return std::nan("");
+    planned_ = true;
     State state;
     const auto start = Clock::now();
     const Plan plan = contender_.method->plan(record_, state);
@@ -165,9 +188,13 @@ class Lane {
     add(times_.prepare, sample.prepare);
     add(times_.attend, sample.attend);
     add(times_.unpermute, sample.unpermute);
-    times_.total.samples.push_back(total);
-    times_.total_given_prepare.samples.push_back(
-        total - (std::isnan(sample.prepare) ? 0.0 : sample.prepare));
+    // Sums of what was measured in this round, of all phases or none.
+    if (!plan_reused_) {
+      times_.total_given_prepare.samples.push_back(
+          total - (std::isnan(sample.prepare) ? 0.0 : sample.prepare));
+      if (!sample.prepared_before) times_.total.samples.push_back(total);
+    }
+    if (!sample.launch_hidden) ++times_.launches_seen;
     times_.density_tiles = run_->density_tiles();
     times_.kernel_detail = contender_.kernel->detail();
   }
@@ -187,14 +214,25 @@ class Lane {
   const AttendInputs& inputs_;
   GpuMonitor monitor_;
   std::unique_ptr<TimedRun> run_;
+  static constexpr int kMoreTries = 5;  // doublings from DeviceTimer's first flush to its most
   std::unique_ptr<DeviceTimer> timer_;
+  bool never_hidden_ = false, planned_ = false, plan_reused_ = false;
   PhaseTimes times_;
 };
 
+// By the total; by attend where phases of the host were not measured in every round.
 bool quiet_enough(const PhaseTimes& times, const LatencyPlan& settings) {
   if (!times.failure.empty()) return true;
-  return static_cast<int>(times.total.samples.size()) >= settings.min_samples &&
-         times.total.iqr() <= settings.max_noise * times.total.median();
+  const bool whole = times.total.samples.size() == times.attend.samples.size();
+  const Timing& judged = whole ? times.total : times.attend;
+  return static_cast<int>(judged.samples.size()) >= settings.min_samples &&
+         judged.iqr() <= settings.max_noise * judged.median();
+}
+
+// Whether phases of the host are measured in this round. Warm-up measures them once.
+bool host_takes_part(const LatencyPlan& settings, bool counted, int round) {
+  if (settings.host_samples < 0) return true;
+  return counted ? round < settings.host_samples : round == 0;
 }
 
 }  // namespace
@@ -223,21 +261,22 @@ std::vector<PhaseTimes> time_contenders(const std::vector<Contender>& contenders
     for (std::size_t i = first; i < first + group; ++i) {
       lanes.push_back(std::make_unique<Lane>(contenders[i], record, arena));
     }
-    const auto one_round = [&](bool counted) {
-      for (auto& lane : lanes) lane->round(counted);
+    const auto one_round = [&](bool counted, int round) {
+      const bool reuse = !host_takes_part(settings, counted, round);
+      for (auto& lane : lanes) lane->round(counted, reuse);
       if (every_round) every_round(counted);
     };
     const auto quiet = [&] {
       return std::all_of(lanes.begin(), lanes.end(),
                          [&](const auto& lane) { return quiet_enough(lane->times(), settings); });
     };
-    for (int i = 0; i < settings.warmup; ++i) one_round(false);
+    for (int i = 0; i < settings.warmup; ++i) one_round(false, i);
     const double budget_ms = 1000.0 * settings.max_seconds * static_cast<double>(group);
     const auto start = Clock::now();
     for (int round = 0;
          round < settings.min_samples || (!quiet() && milliseconds_since(start) < budget_ms);
          ++round) {
-      one_round(true);
+      one_round(true, round);
       progress(static_cast<double>(first + group) / static_cast<double>(contenders.size()));
     }
     for (auto& lane : lanes) times.push_back(std::move(lane->times()));

@@ -49,10 +49,12 @@ struct Contender {
 struct PhaseTimes {
   // Phases that a contender does not have hold no samples.
   Timing plan, permute, prepare, attend, unpermute;
+  // Of rounds in which every phase was measured.
   Timing total;                // of all phases
   Timing total_given_prepare;  // without prepare: lists in the kernel's own form at hand
   std::string plan_device;     // where `plan` was decided: "cpu", "cuda:0", "peer", "none"
   double density_tiles = 0.0;
+  int launches_seen = 0;  // samples that may hold some of the host's time to launch
   std::string kernel_detail;
   std::string failure;        // why there are no (more) samples; empty: none
   std::vector<GpuState> gpu;  // read after every sample; empty on the host
@@ -62,7 +64,7 @@ struct PhaseTimes {
 // `every_round` is called in every round too; warm-up rounds do not count.
 // Rounds over all contenders until every total is within `max_noise` (IQR / median) or the time is
 // up: `max_seconds` per contender. Every contender that does not fail gets the same number of
-// samples.
+// samples; of phases of the host (plan, prepare) `host_samples` at most, unless that is -1.
 std::vector<PhaseTimes> time_contenders(const std::vector<Contender>& contenders,
                                         const RecordView& record, KernelArena& arena,
                                         const LatencyPlan& settings,

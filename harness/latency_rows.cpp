@@ -11,6 +11,12 @@ namespace {
 
 using nlohmann::json;
 
+// The share of samples in which the device was still busy with the flush when all was launched.
+double hidden_share(const PhaseTimes& times) {
+  const auto samples = static_cast<double>(times.attend.samples.size());
+  return 1.0 - times.launches_seen / samples;
+}
+
 void describe(json& row, const TimedArm& arm, const PhaseTimes& times, const LatencyScene& scene) {
   const auto density = measure_density(arm.plan, scene.record.key_valid);
   row["heads"] = scene.record.heads();
@@ -24,6 +30,7 @@ void describe(json& row, const TimedArm& arm, const PhaseTimes& times, const Lat
   row["plan_hamming"] = arm.plan_hamming < 0 ? json() : json(arm.plan_hamming);
   row["host_plan_reason"] = arm.host_reason;
   row["caches"] = cache_state(scene.device);
+  row["launch_hidden"] = scene.device.kind == DeviceKind::cpu ? json() : json(hidden_share(times));
   row["gpu"] = gpu_states_json(times.gpu);
   row["threads"] = scene.threads;
   row["kernel_detail"] = times.kernel_detail;
@@ -65,7 +72,8 @@ void add_roofline(json& row, const Plan& plan, double attend_ms, const LatencySc
   row["load1"] = number_or_null(load_average_1());
 }
 
-// The whole of which attention is a part: its other parts do not get faster.
+// The whole of which attention is a part: its other parts do not get faster. Attention is taken with all
+// its phases but prepare: a model hands its kernel lists in that kernel's own form.
 void add_block(json& row, double attention_ms, double dense_ms, const AroundAttention& around) {
   const double rest = around.rest.median();
   row["surroundings"] = around.what;
@@ -86,7 +94,7 @@ void fill_latency_row(json& row, const TimedArm& arm, const PhaseTimes& times,
   add_times(row, times, dense);
   add_roofline(row, arm.plan, times.attend.median(), scene);
   if (!scene.around.what.empty()) {
-    add_block(row, times.total.median(), dense.best_ms, scene.around);
+    add_block(row, times.total_given_prepare.median(), dense.best_ms, scene.around);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <limits>
 
 #include "data/error.h"
 #include "methods/kernels/device.h"
@@ -12,10 +13,6 @@
 
 namespace raingauge {
 namespace {
-
-bool contains(const std::vector<int>& values, int value) {
-  return std::find(values.begin(), values.end(), value) != values.end();
-}
 
 double milliseconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
@@ -72,51 +69,64 @@ LiveAttention::LiveAttention(const Arm& arm, const std::string& kernel, const Se
   kernel_ = make_kernel(kernel, {.threads = threads, .isa = {}});
 }
 
-bool LiveAttention::dense_here(const Site& site) const {
-  return contains(arm_.dense_steps, site.step) || contains(arm_.dense_layers, site.layer);
-}
-
 State& LiveAttention::state_of(const Site& site) {
   State& state = states_[{site.expert, site.branch, site.batch_item, site.layer}];
   if (site.step < state.last_step) state = State();
   return state;
 }
 
-// A planner is made for one shape and kept until another one comes. Only what does not depend on the
-// tensors is asked of `record`.
-bool LiveAttention::plans_on_device(const RecordView& record, const AttendInputs& inputs) {
-  if (device_.kind == DeviceKind::cpu || method_->stateful() || record.key_valid != nullptr) {
-    return false;
+// Only what does not depend on the tensors is asked of `record`.
+LiveAttention::DeviceSide LiveAttention::make_device_side(const Method& method,
+                                                          const RecordView& record) const {
+  DeviceSide side{{record.heads(), record.tokens(), record.head_dim(), record.info->segments},
+                  nullptr,
+                  std::numeric_limits<double>::quiet_NaN()};
+  if (method.stateful()) return side;
+  try {
+    side.planner = method.device_planner(record, device_);
+  } catch (const Unsupported&) {
+    return side;
   }
+  if (!side.planner->decides()) side.density = measure_density(side.planner->fetch()).mean_pairs;
+  return side;
+}
+
+// Made once for every shape: guidance branches may have prompts of other lengths.
+LiveAttention::DeviceSide* LiveAttention::device_side(const RecordView& record,
+                                                      const AttendInputs& inputs) {
+  if (device_.kind == DeviceKind::cpu || record.key_valid != nullptr) return nullptr;
+  const bool dense = arm_.dense_at(record.info->site);
+  auto& sides = dense ? dense_sides_ : sparse_sides_;
   const PlannerShape shape{record.heads(), record.tokens(), record.head_dim(),
                            record.info->segments};
-  if (!planner_shape_ || !(*planner_shape_ == shape)) {
-    planner_shape_ = shape;
-    try {
-      planner_ = method_->device_planner(record, device_);
-    } catch (const Unsupported&) {
-      planner_ = nullptr;  // the host decides
-    }
+  auto side = std::find_if(sides.begin(), sides.end(),
+                           [&](const DeviceSide& known) { return known.shape == shape; });
+  if (side == sides.end()) {
+    side = sides.insert(side, make_device_side(dense ? *dense_ : *method_, record));
   }
-  return planner_ != nullptr && kernel_->takes_device_lists(planner_->frame(), inputs);
+  const bool taken =
+      side->planner != nullptr && kernel_->takes_device_lists(side->planner->frame(), inputs);
+  return taken ? &*side : nullptr;
 }
 
 // Returns the density of the plan.
-double LiveAttention::attend_on_device(const LiveCall& call, const AttendInputs& inputs) {
+double LiveAttention::attend_on_device(const LiveCall& call, const AttendInputs& inputs,
+                                       DeviceSide& side) {
+  DevicePlanner& planner = *side.planner;
   const auto start = std::chrono::steady_clock::now();
-  planner_->plan(call.q, call.k);
-  const auto prepared = kernel_->prepare_on_device(planner_->frame(), planner_->lists(), inputs);
+  planner.plan(call.q, call.k);
+  const auto prepared = kernel_->prepare_on_device(planner.frame(), planner.lists(), inputs);
   kernel_->attend(*prepared, inputs, {call.o, nullptr});
   kernel_->synchronize();
   milliseconds_ += milliseconds_since(start);
   ++on_device_;
-  return measure_density(planner_->fetch()).mean_pairs;
+  return planner.decides() ? measure_density(planner.fetch()).mean_pairs : side.density;
 }
 
 Plan LiveAttention::plan_on_host(const LiveCall& call, const RecordInfo& info) {
   State& state = state_of(call.site);
   // The dense plan reads shapes alone.
-  if (dense_here(call.site)) {
+  if (arm_.dense_at(call.site)) {
     return dense_->plan({&info, call.q, call.k, call.v, call.key_valid}, state);
   }
   const HostCopy q(call.q);
@@ -149,9 +159,9 @@ void LiveAttention::attend(const LiveCall& call, const Segments& segments) {
   const AttendInputs inputs{
       views[0], views[1], views[2], call.key_valid, static_cast<float>(call.scale), 0};
   const RecordView shapes{&info, call.q, call.k, call.v, call.key_valid};
-  density_sum_ += !dense_here(call.site) && plans_on_device(shapes, inputs)
-                      ? attend_on_device(call, inputs)
-                      : attend_from_host(call, info, inputs);
+  DeviceSide* side = device_side(shapes, inputs);
+  density_sum_ += side != nullptr ? attend_on_device(call, inputs, *side)
+                                  : attend_from_host(call, info, inputs);
   state_of(call.site).last_step = call.site.step;
   ++calls_;
 }

@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "data/plan.h"
 #include "data/record.h"
@@ -60,10 +61,17 @@ class LiveAttention {
     bool operator==(const PlannerShape&) const = default;
   };
 
-  bool dense_here(const Site& site) const;
   State& state_of(const Site& site);
-  bool plans_on_device(const RecordView& record, const AttendInputs& inputs);
-  double attend_on_device(const LiveCall& call, const AttendInputs& inputs);
+  struct DeviceSide {
+    PlannerShape shape;
+    std::unique_ptr<DevicePlanner> planner;  // null: the host decides
+    double density;                          // of lists that never change
+  };
+
+  DeviceSide make_device_side(const Method& method, const RecordView& record) const;
+  // Null where the host decides.
+  DeviceSide* device_side(const RecordView& record, const AttendInputs& inputs);
+  double attend_on_device(const LiveCall& call, const AttendInputs& inputs, DeviceSide& side);
   Plan plan_on_host(const LiveCall& call, const RecordInfo& info);
   double attend_from_host(const LiveCall& call, const RecordInfo& info, const AttendInputs& inputs);
 
@@ -73,8 +81,7 @@ class LiveAttention {
   Device device_;
   std::unique_ptr<Method> method_, dense_;
   std::unique_ptr<Kernel> kernel_;
-  std::unique_ptr<DevicePlanner> planner_;
-  std::optional<PlannerShape> planner_shape_;
+  std::vector<DeviceSide> sparse_sides_, dense_sides_;  // one a shape
   std::map<Place, State> states_;
   double milliseconds_ = 0.0, density_sum_ = 0.0;
   int calls_ = 0, on_device_ = 0;

@@ -156,7 +156,7 @@ std::string latency_cell(const Experiment& experiment, const std::string& conten
                     {"threads", threads},
                     {"settings",
                      {latency.warmup, latency.min_samples, latency.max_noise, latency.max_seconds,
-                      latency.interleave, latency.heads}}});
+                      latency.interleave, latency.host_samples, latency.heads}}});
 }
 
 }  // namespace raingauge

@@ -32,6 +32,7 @@ struct Decision {
   std::string reason;
   double least_density = std::nan("");
   Plan plan;
+  bool dense = false;  // by the arm's dense_steps or dense_layers, not by its method
 };
 
 std::vector<ActiveArm> make_arms(const RunContext& context) {
@@ -50,7 +51,9 @@ std::vector<ActiveArm> make_arms(const RunContext& context) {
 Decision decide(ActiveArm& arm, const RecordView& record) {
   Decision decision;
   try {
-    decision.plan = arm.method->plan(record, arm.state);
+    decision.dense = arm.arm->dense_at(record.info->site);
+    decision.plan = decision.dense ? dense_plan(record.heads(), record.tokens(), 128)
+                                   : arm.method->plan(record, arm.state);
     check_plan(decision.plan, record.key_valid);
     arm.state.last_step = record.info->site.step;
   } catch (const Infeasible& error) {
@@ -68,7 +71,8 @@ Decision decide(ActiveArm& arm, const RecordView& record) {
 std::vector<json> judge_fidelity(const RunContext& context, RecordJudge& judge,
                                  const std::string& cell, const Arm& arm, const Decision& decision,
                                  bool floors, RecordJudge* second) {
-  const json base = base_row(cell, *judge.record().info, arm);
+  json base = base_row(cell, *judge.record().info, arm);
+  if (decision.dense) base["dense_site"] = true;
   Controls controls = context.experiment.controls;
   if (floors) {
     controls.random_seeds = controls.floor_seeds;
@@ -171,7 +175,8 @@ void replay_record(Replay& replay, const RecordRef& reference, int ordinal,
   std::vector<PlannedArm> planned;
   for (std::size_t i = 0; i < arms.size(); ++i) {
     if (decisions[i].outcome != Outcome::ok) continue;
-    planned.push_back({arms[i].arm, arms[i].method.get(), &decisions[i].plan});
+    planned.push_back({arms[i].arm, decisions[i].dense ? nullptr : arms[i].method.get(),
+                       &decisions[i].plan});
   }
   if (ordinal == 0) write_masks(context, judge.record(), planned);
   if (timing) {

@@ -172,18 +172,6 @@ std::vector<ParamSpec> recipe_params() {
   };
 }
 
-ParamSpec solved_density_param() {
-  return {.name = "density",
-          .type = ParamType::real,
-          .default_value = nullptr,
-          .help =
-              "kept (q,k) pairs / all pairs: the authors' knob is solved for it in every head; "
-              "without it their knob decides",
-          .min = 0.0,
-          .max = 1.0,
-          .min_open = true};
-}
-
 void take_solved_density(BlockRecipe& recipe, const nlohmann::json& params, double knob) {
   recipe.solve = params.contains("density");
   recipe.density = recipe.solve ? params.at("density").get<double>() : knob;

@@ -56,10 +56,6 @@ struct BlockRecipe {
 // text, budget, density, seed. A method appends its own and overrides defaults by name.
 std::vector<ParamSpec> recipe_params();
 
-// `density` of methods whose authors turn another knob: no default. Given, that knob is solved for it;
-// not given, the knob itself decides and the achieved density is measured.
-ParamSpec solved_density_param();
-
 // Replaces the default of the parameter called `name`.
 void set_default(std::vector<ParamSpec>& params, const std::string& name, nlohmann::json value);
 

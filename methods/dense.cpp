@@ -12,6 +12,10 @@ class Dense : public Method {
     Plan plan = dense_plan(record.heads(), record.tokens(), block_);
     return plan;
   }
+  std::unique_ptr<DevicePlanner> device_planner(const RecordView& record,
+                                                const Device& device) const override {
+    return make_fixed_planner(dense_plan(record.heads(), record.tokens(), block_), device);
+  }
 
  private:
   int block_;

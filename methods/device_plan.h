@@ -3,6 +3,7 @@
 // of operations), and can be fetched to check that.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 
@@ -21,11 +22,19 @@ struct DeviceLists {
   const std::int32_t* columns = nullptr;
 };
 
+// A number for DeviceLists::frame that no other planner has.
+inline std::uint64_t next_device_frame() {
+  static std::atomic<std::uint64_t> last{0};
+  return ++last;
+}
+
 // A method's decision for records of one shape: orders, layouts and forced blocks are made once on the
 // host; what depends on Q and K is decided on the device at every call.
 class DevicePlanner {
  public:
   virtual ~DevicePlanner() = default;
+  // False: the lists depend on nothing and are there from the start; plan() does nothing.
+  virtual bool decides() const { return true; }
   // Launches on the default stream and returns before the work is done. q, k: the record's heads, in
   // its token order, on the planner's device.
   virtual void plan(const TensorView& q, const TensorView& k) = 0;
@@ -36,5 +45,9 @@ class DevicePlanner {
   // The last plan in host memory.
   virtual Plan fetch() const = 0;
 };
+
+// A plan that is made already, with one row of orders and layouts or one a head: its lists are copied to
+// the device once. Throws Error where the device has no room for heads x query blocks x key blocks.
+std::unique_ptr<DevicePlanner> make_fixed_planner(const Plan& plan, const Device& device);
 
 }  // namespace raingauge

@@ -2,7 +2,6 @@
 #include "methods/device_recipe.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstddef>
 #include <cstdio>
 #include <numeric>
@@ -283,13 +282,8 @@ class RecipePlanner final : public DevicePlanner {
     params_.lists = lists_.as<std::int32_t>();
   }
 
-  static std::uint64_t next_frame() {
-    static std::atomic<std::uint64_t> last{0};
-    return ++last;
-  }
-
   Device device_;
-  std::uint64_t frame_id_ = next_frame();
+  std::uint64_t frame_id_ = next_device_frame();
   std::int64_t head_dim_;
   Plan frame_;
   cuda_plan::SelectParams params_{};

@@ -184,6 +184,24 @@ std::string known_names_hint(std::string_view name, const std::vector<std::strin
   return text + ". Known: " + join(known);
 }
 
+ParamSpec solved_density_param() {
+  return {.name = "density",
+          .type = ParamType::real,
+          .default_value = nullptr,
+          .help =
+              "kept (q,k) pairs / all pairs: the authors' knob is solved for it in every head; "
+              "without it their knob decides",
+          .min = 0.0,
+          .max = 1.0,
+          .min_open = true};
+}
+
+std::optional<double> asked_density(const json& params) {
+  const auto found = params.find("density");
+  if (found == params.end() || found->is_null()) return std::nullopt;
+  return found->get<double>();
+}
+
 std::string describe_type(const ParamSpec& spec) {
   switch (spec.type) {
     case ParamType::boolean:

@@ -5,6 +5,7 @@
 
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -65,6 +66,13 @@ std::string nearest_name(std::string_view name, const std::vector<std::string>& 
 
 // " (did you mean 'x'?) Known: a, b, c": the tail of every unknown-name error.
 std::string known_names_hint(std::string_view name, const std::vector<std::string>& known);
+
+// The key `density` of methods whose authors' knob is no density. Given, it is what is asked for, and the
+// knob is solved for it, whatever `match` is; not given, the knob decides.
+ParamSpec solved_density_param();
+
+// Its value; nullopt: not given.
+std::optional<double> asked_density(const nlohmann::json& params);
 
 // "real in (0, 1]", "one of: none, rows, cols, both": for help and errors.
 std::string describe_type(const ParamSpec& spec);

@@ -6,14 +6,15 @@
 // are more than a third full. The paper's rule (eq. 4) is on tokens and has no vote, no decay factor
 // and no floor; this is the code's.
 //
-// What can be solved for under `match: density`: `decay` moves the code's own decay factor, whose
-// least density is that of the windows it leaves alone (sink, distances 0 and 1, the floor of one
-// block); `width` (ours) scales every window but the sink, and so reaches lower densities.
+// What `density` is solved by: `decay` moves the code's own decay factor, whose least density is that of
+// the windows it leaves alone (sink, distances 0 and 1, the floor of one block); `width` (ours) scales
+// every window but the sink, and so reaches lower densities.
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
 #include <map>
+#include <optional>
 
 #include "methods/head_plans.h"
 #include "methods/method.h"
@@ -102,7 +103,7 @@ class Radial : public Method {
     wan_ = params.at("preset") == "wan";
     block_ = params.at("block").get<int>();
     decay_ = params.at("decay_factor").get<double>();
-    density_ = params.at("density").get<double>();
+    density_ = asked_density(params);
     solve_width_ = params.at("solve") == "width";
     keep_ragged_ = params.at("ragged") == "clip";
   }
@@ -118,14 +119,14 @@ class Radial : public Method {
       const auto tokens = tokens_of(segments, role);
       order.insert(order.end(), tokens.begin(), tokens.end());
     }
-    const bool solve = options_.match == DensityMatch::measured;
+    const bool solve = density_.has_value();
     const auto pad = count_tokens(segments, Role::pad);
     const PricedMask mask = make_mask(grid, record.tokens(), record.tokens() - pad, solve);
     std::vector<std::uint8_t> valid;
     for (std::size_t p = 0; record.key_valid != nullptr && p < order.size(); ++p) {
       valid.push_back(record.key_valid[order[p]]);
     }
-    head.kept = solve ? keep_density(mask, density_, options_.row_seed, valid, "Radial Attention")
+    head.kept = solve ? keep_density(mask, *density_, options_.row_seed, valid, "Radial Attention")
                       : keep_at(mask, 0.0);
     head.forced = forced_part(mask, head.kept);
     head.q_offsets = head.k_offsets = mask.q_offsets;
@@ -134,7 +135,7 @@ class Radial : public Method {
     }
     const std::vector<HeadPlan> heads(static_cast<std::size_t>(record.heads()), head);
     Plan plan = join_heads(heads, record.tokens());
-    if (solve) plan.nominal_density = density_;
+    if (solve) plan.nominal_density = *density_;
     return plan;
   }
 
@@ -217,45 +218,39 @@ class Radial : public Method {
   MethodOptions options_;
   bool wan_ = true, solve_width_ = false, keep_ragged_ = false;
   int block_ = 128;
-  double decay_ = 0.2, density_ = 0.3;
+  double decay_ = 0.2;
+  std::optional<double> density_;  // the windows are solved for it
 };
 
 std::vector<ParamSpec> params() {
-  return {
-      {.name = "preset",
-       .type = ParamType::choice,
-       .default_value = "wan",
-       .help = "wan: keys of frame 0 are a sink; hunyuan: no sink",
-       .choices = {"wan", "hunyuan"}},
-      {.name = "block",
-       .type = ParamType::integer,
-       .default_value = 128,
-       .help = "tokens per block, also the floor of the windows (scripts: 128; Wan2.2 64)",
-       .min = 1,
-       .max = 65536},
-      {.name = "decay_factor",
-       .type = ParamType::real,
-       .default_value = 0.2,
-       .help = "width of the windows at distances of two frames and more (scripts: Wan2.1 0.2, "
-               "Wan2.2 0.8, Hunyuan 0.95)",
-       .min = 0.0},
-      {.name = "density",
-       .type = ParamType::real,
-       .default_value = 0.3,
-       .help = "solved for under match: density; under match: nominal decay_factor decides",
-       .min = 0.0,
-       .max = 1.0,
-       .min_open = true},
-      {.name = "solve",
-       .type = ParamType::choice,
-       .default_value = "decay",
-       .help = "what match: density moves: the decay factor, or (ours) all windows in proportion",
-       .choices = {"decay", "width"}},
-      {.name = "ragged",
-       .type = ParamType::choice,
-       .default_value = "refuse",
-       .help = "a video that does not end with a block: the released code raises; clip is ours",
-       .choices = {"refuse", "clip"}}};
+  return {{.name = "preset",
+           .type = ParamType::choice,
+           .default_value = "wan",
+           .help = "wan: keys of frame 0 are a sink; hunyuan: no sink",
+           .choices = {"wan", "hunyuan"}},
+          {.name = "block",
+           .type = ParamType::integer,
+           .default_value = 128,
+           .help = "tokens per block, also the floor of the windows (scripts: 128; Wan2.2 64)",
+           .min = 1,
+           .max = 65536},
+          {.name = "decay_factor",
+           .type = ParamType::real,
+           .default_value = 0.2,
+           .help = "width of the windows at distances of two frames and more (scripts: Wan2.1 0.2, "
+                   "Wan2.2 0.8, Hunyuan 0.95)",
+           .min = 0.0},
+          solved_density_param(),
+          {.name = "solve",
+           .type = ParamType::choice,
+           .default_value = "decay",
+           .help = "what density moves: the decay factor, or (ours) all windows in proportion",
+           .choices = {"decay", "width"}},
+          {.name = "ragged",
+           .type = ParamType::choice,
+           .default_value = "refuse",
+           .help = "a video that does not end with a block: the released code raises; clip is ours",
+           .choices = {"refuse", "clip"}}};
 }
 
 }  // namespace
@@ -270,7 +265,7 @@ MethodEntry radial_method() {
        "The released rule, not the paper's eq. 4: the next power of two of H*W halves with each "
        "doubling of the\ndistance in time, times decay_factor, no less than one block; beyond, "
        "frames are subsampled; a vote\nper block turns tokens into blocks. No full budget: "
-       "distant frames are left out at any decay_factor.\nmatch: density, solve: decay moves "
+       "distant frames are left out at any decay_factor.\n`density` with solve: decay moves "
        "decay_factor (about 0.25 to 0.43 on 18x3840) and is infeasible\nbelow; solve: width is "
        "ours and scales all windows."},
       [](const json& given, const MethodOptions& options) -> std::unique_ptr<Method> {

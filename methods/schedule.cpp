@@ -23,6 +23,11 @@ struct Place {
   auto operator<=>(const Place&) const = default;
 };
 
+// Where a setting attends densely.
+struct DenseSites {
+  std::vector<int> steps, layers;
+};
+
 [[noreturn]] void refuse(const std::string& path, const std::string& what) {
   throw Error(path + ": " + what + "; write it with `raingauge schedule RUN --out FILE`");
 }
@@ -74,10 +79,22 @@ class Schedule : public Method {
     json rest = params;
     rest.erase("method");
     const auto name = params["method"].get<std::string>();
+    dense_.push_back({take_numbers(rest, "dense_steps"), take_numbers(rest, "dense_layers")});
     if (name == "schedule") refuse(path_, "a schedule cannot name a schedule");
     settings_.push_back(make_method(name, rest, own));
     if (settings_.back()->stateful())
       refuse(path_, "method " + name + " keeps state along steps, which a schedule cannot");
+  }
+
+  // Keys of an arm, not of its method.
+  std::vector<int> take_numbers(json& params, const char* key) const {
+    const json numbers = params.value(key, json::array());
+    params.erase(key);
+    const bool good =
+        numbers.is_array() &&
+        std::all_of(numbers.begin(), numbers.end(), [](auto& n) { return n.is_number_integer(); });
+    if (!good) refuse(path_, std::string("`") + key + "` is no list of integers");
+    return numbers.get<std::vector<int>>();
   }
 
   void add_site(const json& site) {
@@ -109,14 +126,25 @@ class Schedule : public Method {
   }
 
   Plan plan_of(int setting, const RecordView& record) const {
-    if (setting == kDense) return dense_plan(record.heads(), record.tokens(), 128);
+    if (setting == kDense || dense_at(setting, record.info->site)) {
+      return dense_plan(record.heads(), record.tokens(), 128);
+    }
     State none;
     return settings_[static_cast<std::size_t>(setting)]->plan(record, none);
+  }
+
+  bool dense_at(int setting, const Site& site) const {
+    const auto contains = [](const std::vector<int>& values, int value) {
+      return std::find(values.begin(), values.end(), value) != values.end();
+    };
+    const DenseSites& dense = dense_[static_cast<std::size_t>(setting)];
+    return contains(dense.steps, site.step) || contains(dense.layers, site.layer);
   }
 
   std::string path_;
   bool nearest_;
   std::vector<std::unique_ptr<Method>> settings_;
+  std::vector<DenseSites> dense_;  // of every setting
   std::map<Place, int> sites_;
 };
 

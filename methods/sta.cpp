@@ -10,12 +10,13 @@
 // Which window a head gets: `fixed`, one for all; `oracle`, for each head the candidate with the least
 // squared error of the output on sampled rows of this very record. The authors search once, over
 // prompts and per step, and reuse the table; on the record itself the search is an upper bound.
-// Under `match: density` the window grows or shrinks in proportion: a key tile costs the factor by
+// With `density` the window grows or shrinks in proportion: a key tile costs the factor by
 // which the window must be scaled to hold it, and the last factor is filled by seeded rows.
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "data/random.h"
 #include "methods/head_plans.h"
@@ -82,7 +83,7 @@ class Sta : public Method {
   Sta(const json& params, const MethodOptions& options) : options_(options) {
     tile_ = triple(params.at("tile"), 0);
     released_ = params.at("canvas") == "released";
-    density_ = params.at("density").get<double>();
+    density_ = asked_density(params);
     seed_ = params.at("seed").get<std::uint64_t>();
     rows_ = params.at("rows").get<int>();
     if (params.at("heads") == "fixed") {
@@ -117,7 +118,7 @@ class Sta : public Method {
           std::to_string(w[0]) + "x" + std::to_string(w[1]) + "x" + std::to_string(w[2]);
     });
     Plan plan = join_heads(heads, record.tokens());
-    if (options_.match == DensityMatch::measured) plan.nominal_density = density_;
+    if (density_) plan.nominal_density = *density_;
     plan.notes = {std::move(note)};
     return plan;
   }
@@ -182,12 +183,12 @@ class Sta : public Method {
     HeadPlan plan;
     plan.q_order = plan.k_order = order;
     plan.q_offsets = plan.k_offsets = offsets;
-    if (options_.match == DensityMatch::measured) {
+    if (density_) {
       std::vector<std::uint8_t> valid;
       for (std::size_t p = 0; record.key_valid != nullptr && p < order->size(); ++p) {
         valid.push_back(record.key_valid[(*order)[p]]);
       }
-      plan.kept = keep_density(mask, density_, options_.row_seed, valid, "STA");
+      plan.kept = keep_density(mask, *density_, options_.row_seed, valid, "STA");
     } else {
       plan.kept = keep_at(mask, 1.0);
     }
@@ -230,7 +231,7 @@ class Sta : public Method {
   Triple tile_{6, 8, 8};
   std::vector<Triple> windows_;
   bool released_ = false;
-  double density_ = 0.2;
+  std::optional<double> density_;  // the window is solved for it
   std::uint64_t seed_ = 0;
   int rows_ = 256;
 };
@@ -267,13 +268,7 @@ std::vector<ParamSpec> params() {
        .help = "windows to choose from, three numbers each (default: the released code's for Wan)",
        .min = 1,
        .max = 65536},
-      {.name = "density",
-       .type = ParamType::real,
-       .default_value = 0.2,
-       .help = "solved for under match: density; under match: nominal the window decides",
-       .min = 0.0,
-       .max = 1.0,
-       .min_open = true},
+      solved_density_param(),
       {.name = "canvas",
        .type = ParamType::choice,
        .default_value = "any",
@@ -303,8 +298,8 @@ MethodEntry sta_method() {
            "No prediction: the mask follows from positions. released refuses every canvas but the "
            "code's three;\nany (ours) clips tiles at the edges of the grid. heads: oracle is the "
            "authors' search with the record\nitself as its only sample, an upper bound; it has no "
-           "term for density, so without match: density it\nprefers large windows. match: density "
-           "scales the window, keeping its proportions."},
+           "term for density, so without `density` it\nprefers large windows. `density` scales "
+           "the window, keeping its proportions."},
           [](const json& given, const MethodOptions& options) -> std::unique_ptr<Method> {
             return std::make_unique<Sta>(given, options);
           }};

@@ -14,6 +14,7 @@
 // (the code rounds probabilities to bf16, whose steps near p = 0.9 are 0.004).
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 #include "data/random.h"
 #include "methods/head_plans.h"
@@ -35,7 +36,8 @@ struct Memory {
 
 struct Settings {
   std::int64_t q_clusters = 300, k_clusters = 1000;
-  double p = 0.9, min_share = 0.1, density = 0.3;
+  double p = 0.9, min_share = 0.1;
+  std::optional<double> density;  // p is solved for it
   int iterations = 50, warm_iterations = 2;
   bool warm = false;
   std::uint64_t seed = 0;
@@ -59,23 +61,21 @@ class Svg2 : public Method {
                                before != nullptr ? before->k : std::vector<std::vector<float>>{});
     const svg2::Parts parts{tokens, tokens_of(record.info->segments, Role::text),
                             tokens_of(record.info->segments, Role::pad)};
-    const svg2::Choice choice{settings_.p, settings_.min_share, measured(), settings_.density,
-                              options_.row_seed};
+    const svg2::Choice choice{settings_.p, settings_.min_share, settings_.density.has_value(),
+                              settings_.density.value_or(1.0), options_.row_seed};
     std::vector<HeadPlan> heads(static_cast<std::size_t>(record.heads()));
     parallel_for(options_.threads, record.heads(), [&](std::int64_t head, int) {
       const auto h = static_cast<std::size_t>(head);
       heads[h] = svg2::choose_clusters(record, parts, q[h], k[h], choice);
     });
     Plan plan = join_heads(heads, record.tokens());
-    if (measured()) plan.nominal_density = settings_.density;
+    if (settings_.density) plan.nominal_density = *settings_.density;
     plan.notes = {iterations_note("iterations_q", q), iterations_note("iterations_k", k)};
     if (settings_.warm) remember(q, k, state);
     return plan;
   }
 
  private:
-  bool measured() const { return options_.match == DensityMatch::measured; }
-
   // Nothing in the method needs frames: one image is as good as a video.
   static const Segment& only_visual(const Segments& segments) {
     const Segment* found = nullptr;
@@ -156,7 +156,7 @@ std::vector<ParamSpec> params() {
           {.name = "p",
            .type = ParamType::real,
            .default_value = 0.9,
-           .help = "estimated mass to pass; re-solved under match: density",
+           .help = "estimated mass to pass; solved for density where that is given",
            .min = 0.0,
            .max = 1.0,
            .min_open = true},
@@ -166,13 +166,7 @@ std::vector<ParamSpec> params() {
            .help = "share of the key clusters that every query cluster keeps whatever p",
            .min = 0.0,
            .max = 1.0},
-          {.name = "density",
-           .type = ParamType::real,
-           .default_value = 0.3,
-           .help = "solved for under match: density; under match: nominal p decides",
-           .min = 0.0,
-           .max = 1.0,
-           .min_open = true},
+          solved_density_param(),
           count("iterations", 50, "of k-means from drawn tokens, at most", 1),
           count("warm_iterations", 2, "of k-means from the centroids of the step before", 1),
           {.name = "start",
@@ -189,7 +183,7 @@ std::unique_ptr<Method> make(const json& given, const MethodOptions& options) {
   settings.k_clusters = given.at("k_clusters").get<std::int64_t>();
   settings.p = given.at("p").get<double>();
   settings.min_share = given.at("min_kc_ratio").get<double>();
-  settings.density = given.at("density").get<double>();
+  settings.density = asked_density(given);
   settings.iterations = given.at("iterations").get<int>();
   settings.warm_iterations = given.at("warm_iterations").get<int>();
   settings.warm = given.at("start") == "warm";
@@ -210,8 +204,8 @@ MethodEntry svg2_method() {
         {"paper", {{"q_clusters", 100}, {"k_clusters", 500}}}},
        "start: cold is the first call of the released code (50 iterations from drawn tokens); "
        "warm goes on from\nthe centroids of the step before, as every later call does, and needs "
-       "consecutive steps. Presets are the\n720p scripts and the paper's counts. match: density "
-       "re-solves p with min_kc_ratio fixed; that share\nof the key clusters is the least "
+       "consecutive steps. Presets are the\n720p scripts and the paper's counts. `density` "
+       "solves p with min_kc_ratio fixed; that share\nof the key clusters is the least "
        "possible density. Arithmetic is fp32 throughout; the code rounds the\nestimate to bf16 "
        "before its cumulative sum."},
       make};

@@ -169,6 +169,7 @@ Document build_document(const RunData& data) {
   add_masks(data, document);
   add_frames(data, document);
   add_latency(data, document);
+  add_blocks(data, document);
   add_benchmarks(data, document);
   add_trust(data, document);
   add_reproduce(data, document);

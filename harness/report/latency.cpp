@@ -128,6 +128,7 @@ class LatencySection {
     };
     if (row.contains("noisy") && row["noisy"].is_boolean() && row["noisy"].get<bool>())
       add("noisy");
+    if (number_of(row, "launch_hidden") < 1.0) add("holds time to launch");
     if (row.contains("kernel_detail") && row["kernel_detail"].is_string())
       add(row["kernel_detail"].get<std::string>());
     if (row.contains("plan_device") && row["plan_device"].is_string() &&

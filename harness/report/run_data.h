@@ -64,6 +64,7 @@ void add_mechanism(const RunData& data, Document& document);
 void add_masks(const RunData& data, Document& document);
 void add_frames(const RunData& data, Document& document);
 void add_latency(const RunData& data, Document& document);
+void add_blocks(const RunData& data, Document& document);
 void add_benchmarks(const RunData& data, Document& document);
 void add_trust(const RunData& data, Document& document);  // conformance, floors, environment
 void add_reproduce(const RunData& data, Document& document);

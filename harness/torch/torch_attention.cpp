@@ -146,6 +146,7 @@ class Sessions {
                       {"kernel", std::get<2>(key)},
                       {"device", std::get<3>(key)},
                       {"calls", live->calls()},
+                      {"calls_planned_on_device", live->calls_planned_on_device()},
                       {"density_pairs", live->density()},
                       {"milliseconds", live->milliseconds()}});
     }

@@ -269,7 +269,7 @@ class CudaKernel final : public Kernel {
   }
 
   bool takes_device_lists(const Plan& frame, const AttendInputs& inputs) const override {
-    return hopper_.covers(inputs) && hopper_.takes_lists(frame);
+    return !supports(frame, inputs) && hopper_.covers(inputs) && hopper_.takes_lists(frame);
   }
   std::unique_ptr<Prepared> prepare_on_device(const Plan& frame, const DeviceLists& lists,
                                               const AttendInputs& inputs) override {

@@ -101,8 +101,9 @@ class DeviceGuard {
 
 // Milliseconds of work on a device, phase by phase: between CUDA events on the default stream, or by
 // the host's clock. On CUDA devices start() first writes more than any L2 holds: what is timed finds L2
-// without its inputs, and the host gets ahead of the device, so that launching costs nothing of the
-// time.
+// without its inputs, and the device is busy while the host launches. Whether that was long enough is
+// seen by the first event: as long as it has not come when the last mark is launched, no launch is part
+// of the time. Where it has, the next start() writes twice as much, up to kMostFlushes.
 class DeviceTimer {
  public:
   explicit DeviceTimer(const Device& device);
@@ -113,12 +114,16 @@ class DeviceTimer {
   void start();
   void mark();                   // the end of a phase
   std::vector<double> finish();  // waits for the work; one entry a mark
+  bool launch_hidden() const { return launch_hidden_; }  // of the last finish(); true on the host
+
+  static constexpr int kMostFlushes = 128;  // some 25 ms of an H100
 
  private:
   struct Events;
   Device device_;
   std::unique_ptr<Events> events_;
   std::vector<std::chrono::steady_clock::time_point> host_marks_;
+  bool launch_hidden_ = true;
 };
 
 // What a latency row says of the caches before every sample.

@@ -67,6 +67,8 @@ struct PhaseSample {
   double prepare = std::numeric_limits<double>::quiet_NaN();
   double attend = std::numeric_limits<double>::quiet_NaN();
   double unpermute = std::numeric_limits<double>::quiet_NaN();
+  bool prepared_before = false;  // what the sample before had prepared was used again
+  bool launch_hidden = true;     // see DeviceTimer; of other devices than the host's
 };
 
 // One plan on one set of inputs, ready to be timed again and again. Plan, inputs and outputs must
@@ -75,8 +77,9 @@ class TimedRun {
  public:
   virtual ~TimedRun() = default;
   // Executes once, from the plan to the finished output. On CUDA devices attend and what surrounds it
-  // are measured with events, after L2 was flushed; on the host by its clock.
-  virtual PhaseSample sample() = 0;
+  // are measured with events, after L2 was flushed and while the device is still busy with that; on the
+  // host by its clock. `reuse`: what the host prepared for an earlier sample may be used again.
+  virtual PhaseSample sample(bool reuse = false) = 0;
   virtual double density_tiles() const = 0;
   // Where the phase `plan` of a sample was decided: a device, "peer"; empty: samples have none.
   virtual std::string plans_on() const { return {}; }
@@ -101,7 +104,8 @@ class Kernel {
                       const AttendOutputs& outputs) = 0;
   virtual void synchronize() {}
   virtual bool gives_lse() const { return true; }
-  // Kernels that read lists where a device made them: no list crosses the bus.
+  // Kernels that read lists where a device made them: no list crosses the bus. False too where supports()
+  // has a reason against such plans and inputs.
   virtual bool takes_device_lists(const Plan& /*frame*/, const AttendInputs& /*inputs*/) const {
     return false;
   }

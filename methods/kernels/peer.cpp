@@ -126,6 +126,7 @@ PhaseSample sample_from(const json& answer) {
   read("prepare", sample.prepare);
   read("attend", sample.attend);
   read("unpermute", sample.unpermute);
+  sample.launch_hidden = answer.at("launch_hidden").get<bool>();
   return sample;
 }
 
@@ -293,9 +294,13 @@ class PeerRun final : public TimedRun {
  public:
   PeerRun(Child& child, std::int64_t id, const Plan& plan, const AttendInputs& inputs)
       : child_(child), held_(child, id, plan, inputs), tiles_(executed_share(plan)) {}
-  PhaseSample sample() override {
-    held_.ensure();
-    const PhaseSample sample = sample_from(child_.request({{"do", "sample"}, {"id", held_.id()}}));
+  PhaseSample sample(bool reuse) override {
+    const bool given_again = held_.ensure();
+    const bool prepared_before = reuse && prepared_ && !given_again;
+    PhaseSample sample = sample_from(
+        child_.request({{"do", "sample"}, {"id", held_.id()}, {"prepare", !prepared_before}}));
+    sample.prepared_before = prepared_before;
+    prepared_ = true;
     predicts_ = !std::isnan(sample.plan);
     return sample;
   }
@@ -306,7 +311,7 @@ class PeerRun final : public TimedRun {
   Child& child_;
   HeldPlan held_;
   double tiles_;
-  bool predicts_ = false;
+  bool predicts_ = false, prepared_ = false;
 };
 
 class PeerKernel final : public Kernel {

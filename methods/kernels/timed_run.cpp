@@ -47,31 +47,39 @@ class LocalRun final : public TimedRun {
         outputs_(timed_outputs(kernel, outputs)),
         timer_(inputs.q.device) {}
 
-  PhaseSample sample() override {
+  PhaseSample sample(bool reuse) override {
     PhaseSample sample;
-    const auto start = std::chrono::steady_clock::now();
-    const auto prepared = kernel_.prepare(plan_, inputs_);
-    kernel_.synchronize();
-    sample.prepare = milliseconds_since(start);
-    tiles_ = prepared->density_tiles();
+    sample.prepared_before = reuse && prepared_ != nullptr;
+    if (!sample.prepared_before) sample.prepare = prepare();
     timer_.start();
-    execute(kernel_, *prepared, inputs_, outputs_, timer_);
+    execute(kernel_, *prepared_, inputs_, outputs_, timer_);
     read_execution(timer_.finish(), 0, sample);
+    sample.launch_hidden = timer_.launch_hidden();
     kernel_.synchronize();
     return sample;
   }
   double density_tiles() const override { return tiles_; }
 
  private:
+  double prepare() {
+    prepared_.reset();  // its memory may be needed
+    const auto start = std::chrono::steady_clock::now();
+    prepared_ = kernel_.prepare(plan_, inputs_);
+    kernel_.synchronize();
+    tiles_ = prepared_->density_tiles();
+    return milliseconds_since(start);
+  }
+
   Kernel& kernel_;
   const Plan& plan_;
   const AttendInputs& inputs_;
   AttendOutputs outputs_;
   DeviceTimer timer_;
+  std::unique_ptr<Prepared> prepared_;
   double tiles_ = std::numeric_limits<double>::quiet_NaN();
 };
 
-// From Q and K to the output without leaving the device.
+// From Q and K to the output without leaving the device. A planner that decides nothing has no phase.
 class DeviceRun final : public TimedRun {
  public:
   DeviceRun(Kernel& kernel, const Plan& plan, const AttendInputs& inputs,
@@ -83,23 +91,29 @@ class DeviceRun final : public TimedRun {
         timer_(inputs.q.device),
         tiles_(kernel.prepare(plan, inputs)->density_tiles()) {}
 
-  PhaseSample sample() override {
+  PhaseSample sample(bool /*reuse*/) override {
     timer_.start();
-    planner_.plan(inputs_.q, inputs_.k);
-    timer_.mark();
+    if (planner_.decides()) {
+      planner_.plan(inputs_.q, inputs_.k);
+      timer_.mark();
+    }
     const auto prepared = kernel_.prepare_on_device(planner_.frame(), planner_.lists(), inputs_);
     timer_.mark();
     execute(kernel_, *prepared, inputs_, outputs_, timer_);
     const std::vector<double> phases = timer_.finish();
     PhaseSample sample;
-    sample.plan = phases.at(0);
-    sample.prepare = phases.at(1);
-    read_execution(phases, 2, sample);
+    const std::size_t decided = planner_.decides() ? 1 : 0;
+    if (decided == 1) sample.plan = phases.at(0);
+    sample.prepare = phases.at(decided);
+    read_execution(phases, decided + 1, sample);
+    sample.launch_hidden = timer_.launch_hidden();
     kernel_.synchronize();
     return sample;
   }
   double density_tiles() const override { return tiles_; }
-  std::string plans_on() const override { return to_string(inputs_.q.device); }
+  std::string plans_on() const override {
+    return planner_.decides() ? to_string(inputs_.q.device) : "";
+  }
 
  private:
   Kernel& kernel_;

@@ -104,6 +104,45 @@ def test_nothing_matched_is_exit_code_3(tmp_path, capture):
     assert "layers 0, 1" in done.stderr
 
 
+def test_dense_steps_and_layers_of_an_arm_are_dense_in_a_replay(tmp_path, capture):
+    """Layers 0 and 1, steps 0 and 1: step 0 and layer 1 dense leave one record to the method. A schedule keeps that."""
+    arms = "rf2: {method: rainfusion2, block: 32, density: 0.6, dense_steps: 1, dense_layers: [1]}"
+    out = tmp_path / "run"
+    latency = "latency: {kernels: [cpu], warmup: 0, min_samples: 1, max_seconds: 0.1, records: all}"
+    run("run", experiment(tmp_path, capture, "rows: {sample: 64, seed: 0}\nmetrics: [recall, rel_l2]\n" + latency, arms), "--out", out)
+    for row in rows_of(out, "fidelity"):
+        dense = row["step"] == 0 or row["layer"] == 1
+        assert row.get("dense_site", False) == dense and row["params"]["dense_steps"] == [0]
+        if dense:
+            assert row["density_pairs"] == 1 and abs(row["metrics"]["recall"]["value"] - 1) < 1e-5
+            assert row["metrics"]["rel_l2"]["value"] < 1e-5
+        else:
+            assert abs(row["density_pairs"] - 0.6) < 32 * 32 / 366 ** 2 and row["metrics"]["recall"]["value"] < 0.999
+    timed = {(r["step"], r["layer"]): r["density_pairs"] for r in rows_of(out, "latency") if r["arm"] == "rf2"}
+    assert len(timed) == 4 and [place for place, density in timed.items() if density < 1] == [(1, 0)]
+    assert all(r["outcome"] == "ok" for r in rows_of(out, "conformance"))
+    run("schedule", out, "--max-error", "rel_l2=9", "--out", tmp_path / "s.json")
+    plan = lambda record: json.loads(run("plan", capture, "--record", record, "--arm", f"{{method: schedule, path: {tmp_path}/s.json}}",  # noqa: E731
+                                         "--match", "density", "--out", tmp_path / f"p{record}.h5", "--json").stdout)
+    densities = sorted(np.mean(plan(record)["density_pairs"]) for record in range(4))
+    assert densities[1:] == [1, 1, 1] and abs(densities[0] - 0.6) < 0.01
+
+
+def test_host_phases_can_be_sampled_less_often(tmp_path, capture):
+    latency = "latency: {kernels: [cpu, reference], warmup: 2, min_samples: 5, max_noise: 9, max_seconds: 0.1, host_samples: 2}"
+    out = tmp_path / "run"
+    run("run", experiment(tmp_path, capture, latency), "--out", out)
+    for row in rows_of(out, "latency"):
+        assert row["attend_ms"]["n"] == 5 and row["prepare_ms"]["n"] == 2 and row["total_ms"]["n"] == 2
+        assert row["launch_hidden"] is None  # the host launches nothing
+        if row["arm"] == "rf2":
+            assert row["plan_ms"]["n"] == 2 and row["total_given_prepare_ms"]["n"] == 2
+        else:
+            assert row["plan_ms"] is None and row["total_given_prepare_ms"]["n"] == 5
+    done = run("run", experiment(tmp_path, capture, latency.replace("host_samples: 2", "host_samples: 0")), "--out", tmp_path / "no", code=1)
+    assert "host_samples" in done.stderr
+
+
 def test_run_writes_rows_tables_and_manifest(tmp_path, capture):
     path = experiment(tmp_path, capture, MATRIX +
                       "latency: {kernels: [cpu, reference], warmup: 0, min_samples: 2, max_seconds: 0.1}")

@@ -58,7 +58,7 @@ TEST(DeviceRecipe, SaysWhatTheHostDecides) {
   EXPECT_NE(reason({{"selector", "top_p"}}).find("top_p"), std::string::npos);
   const auto f32 = make_synthetic_record(spec("f32"), 0, 0, 0, {}, 2);
   EXPECT_NE(why_host_only(json::object(), f32->view()).find("f32"), std::string::npos);
-  EXPECT_THROW(make_method("dense", json::object(), {})
+  EXPECT_THROW(make_method("random", json::object(), {})
                    ->device_planner(record->view(), Device{DeviceKind::cuda, 0}),
                Unsupported);
 }

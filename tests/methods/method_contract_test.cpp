@@ -2,6 +2,7 @@
 // What every registered method promises, checked over the registry.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <set>
@@ -137,6 +138,37 @@ TEST_P(EveryMethod, MatchedDensityIsMetWithinOneBlockPairOrRefused) {
       EXPECT_EQ(GetParam(), "radial") << refusal.what();
       EXPECT_NE(std::string(refusal.what()).find("at most"), std::string::npos);
     }
+  }
+}
+
+// One meaning of the key in every method: where the authors' knob is a density, it is that knob; where
+// it is none, `density` is asked for under either match, and without it the knob decides.
+TEST_P(EveryMethod, DensityIsTheKnobOrIsSolvedFor) {
+  if (GetParam() == "plan_file" || GetParam() == "schedule")
+    GTEST_SKIP() << "needs a file: tests of its own";
+  const auto& declared = find_method(GetParam()).spec.params;
+  const auto spec = std::find_if(declared.begin(), declared.end(),
+                                 [](const ParamSpec& param) { return param.name == "density"; });
+  if (spec == declared.end()) GTEST_SKIP() << "keeps no density";
+  const NoiseRecord record(video_then_text(5, 16, 16, 8), 2, 16, 26);
+  const auto plan = [&](json params, DensityMatch match) {
+    MethodOptions options;
+    options.match = match;
+    State state;
+    return make_method(GetParam(), params, options)->plan(record.view(), state);
+  };
+  json params = params_with(small_settings(0.6, 32));
+  const Plan given = plan(params, DensityMatch::nominal);
+  EXPECT_EQ(given.nominal_density, 0.6);
+  if (!spec->default_value.is_null()) return;
+  EXPECT_EQ(plan_fingerprint(plan(params, DensityMatch::measured)), plan_fingerprint(given));
+  const auto measured = measure_density(given).pairs;
+  for (std::int64_t head = 0; head < given.heads; ++head) {
+    EXPECT_LE(std::abs(measured[std::size_t(head)] - 0.6), largest_block_pair(given, head));
+  }
+  params.erase("density");
+  for (const auto match : {DensityMatch::nominal, DensityMatch::measured}) {
+    EXPECT_TRUE(std::isnan(plan(params, match).nominal_density) || GetParam() == "sparge");
   }
 }
 

@@ -4,6 +4,7 @@
 import argparse
 import ast
 import contextlib
+import importlib.util
 import pathlib
 import sys
 
@@ -46,6 +47,7 @@ def _parser():
     what.add_argument("--steps", help="all, 0,10, every:5, spread:5, frac:.1,.5,.9")
     what.add_argument("--heads", help="all, 0,3, spread:4")
     what.add_argument("--branch", choices=("cond", "uncond", "both"))
+    what.add_argument("--q-rows", help=argparse.SUPPRESS)
     what.add_argument("--batch-items", help="all, or numbers (default: 0)")
     what.add_argument("--output", action="store_true", help="also the model's own output `o`")
     what.add_argument("--dtype", choices=DTYPES, help="round to it (default: as computed)")
@@ -77,13 +79,23 @@ def _pipe_arguments(options):
     return {key: value for key, value in given.items() if value is not None} | arguments
 
 
+def _loaded(options):
+    from diffusers import DiffusionPipeline
+    try:
+        return DiffusionPipeline.from_pretrained(options.model, torch_dtype=DTYPES[options.torch_dtype])
+    except (OSError, ValueError) as error:
+        hint = ""
+        if importlib.util.find_spec("accelerate") is None:
+            hint = "; models that keep parts in float32 need the package accelerate (pip install accelerate)"
+        raise CaptureError(f"--model {options.model}: cannot be loaded as a pipeline of diffusers: {error}{hint}") from error
+
+
 def _diffusers(options):
     """(pipeline, call arguments)"""
     if options.tiny:
         pipe, arguments = tiny.build(options.tiny, steps=options.num_steps or 2, seed=options.seed, device=options.device)
         return pipe, arguments | _pipe_arguments(options)
-    from diffusers import DiffusionPipeline
-    pipe = DiffusionPipeline.from_pretrained(options.model, torch_dtype=DTYPES[options.torch_dtype])
+    pipe = _loaded(options)
     if options.offload == "model":
         pipe.enable_model_cpu_offload(device=options.device)
     elif options.offload == "sequential":
@@ -137,6 +149,9 @@ def _tell(line):
 
 
 def run(options):
+    if options.q_rows:
+        raise CaptureError("--q-rows: a capture holds every query row (format 1), for plans are made from all of Q; to save "
+                           "space record fewer --heads, --layers or --steps")
     grids = [tuple(int(side) for side in text.split(",")) for text in options.grid] if options.grid else None
     if grids and any(len(grid) != 3 for grid in grids):
         raise CaptureError(f"--grid {options.grid}: must be F,H,W in tokens")

@@ -81,7 +81,7 @@ class Backend:
         self.remove()
 
     def statistics(self):
-        """[{method, kernel, device, calls, density_pairs, milliseconds}] since install()."""
+        """[{method, kernel, device, calls, calls_planned_on_device, density_pairs, milliseconds}] since install()."""
         return json.loads(torch.ops.raingauge.statistics(self.generation))
 
     def density(self):
@@ -148,19 +148,36 @@ def _yaml(arm):
     return arm if isinstance(arm, str) else json.dumps(arm)
 
 
-def install(source, arm, *, schedule=(), dense_steps=0, dense_layers=(), dense="native", kernel="", library=None,
+def _arm_and_rules(arm, schedule):
+    """A file of `raingauge schedule` is an arm of its own: it has a setting for every layer, step and head."""
+    if not isinstance(schedule, (str, os.PathLike)):
+        if arm is None:
+            raise CaptureError("no arm: give one, or schedule=FILE as `raingauge schedule` writes it")
+        return arm, list(schedule)
+    path = pathlib.Path(schedule).resolve()
+    if arm is not None:
+        raise CaptureError(f"an arm and the schedule {path}: give one of them; for places that the schedule lacks, the arm "
+                           "{method: schedule, path: FILE, elsewhere: nearest} takes the nearest step, the default is dense")
+    if not path.is_file():
+        raise CaptureError(f"{path}: there is no such schedule; write it with `raingauge schedule RUN --out FILE`")
+    return {"method": "schedule", "path": str(path)}, []
+
+
+def install(source, arm=None, *, schedule=(), dense_steps=0, dense_layers=(), dense="native", kernel="", library=None,
             grids=None, text_pos=None, steps_total=None):
     """Puts `arm` (YAML text or a mapping, as `raingauge run` takes it) into a diffusers pipeline until remove().
 
-    schedule: rules {layers, steps, arm}; the first that holds for a layer and step replaces `arm`. layers and
-    steps are lists or texts as of the recorder (`0,5`, `every:2`, `all`). dense_steps, dense_layers: attended
+    schedule: the file that `raingauge schedule` writes (no arm then: it has a setting for every layer, step and head;
+    what it lacks is dense), or rules {layers, steps, arm}; the first that holds for a layer and step replaces `arm`.
+    layers and steps are lists or texts as of the recorder (`0,5`, `every:2`, `all`). dense_steps, dense_layers: attended
     densely; a number n means the first n. dense: by the model's own kernel (`native`) or by ours (`raingauge`).
     kernel: a name of `raingauge list kernels`; default by device. What cannot be done as asked raises
     CaptureError before the first step; a method that does not cover a call raises RuntimeError, never a silent
     dense fallback.
     """
+    arm, rules = _arm_and_rules(arm, schedule)
     load_library(library)
-    backend = Backend(source, arm, schedule=list(schedule), dense_steps=dense_steps, dense_layers=dense_layers, dense=dense,
+    backend = Backend(source, arm, schedule=rules, dense_steps=dense_steps, dense_layers=dense_layers, dense=dense,
                       kernel=kernel, grids=grids, text_pos=text_pos, steps_total=steps_total)
     backend.hook.__enter__()
     return backend

@@ -5,6 +5,7 @@ Elements travel as raw bits: HDF5 never converts one. bf16 is a 16-bit HDF5 floa
 print its values.
 """
 
+import concurrent.futures
 import hashlib
 import os
 import pathlib
@@ -60,6 +61,29 @@ def check_target(path, needed, overwrite=False):
     if needed > free:
         raise CaptureError(f"{path}: no space left: {needed / 1e9:.3f} GB are needed, {free / 1e9:.3f} GB are free "
                            "there; record fewer heads, layers or steps, or choose another disk")
+
+
+class _Digest:
+    """SHA-256 of what is added, in a thread of its own: it runs beside the writing. At most one array waits."""
+
+    def __init__(self):
+        self._hash, self._thread, self._last = hashlib.sha256(), concurrent.futures.ThreadPoolExecutor(1), None
+
+    def add(self, bits):
+        """`bits` must not change until the next call."""
+        self.wait()
+        self._last = self._thread.submit(self._hash.update, bits)
+
+    def wait(self):
+        if self._last is not None:
+            self._last.result()
+
+    def close(self):
+        self._thread.shutdown()
+
+    def hexdigest(self):
+        self.wait()
+        return self._hash.hexdigest()
 
 
 class CaptureWriter:
@@ -142,7 +166,16 @@ class CaptureWriter:
         return number
 
     def _write_heads(self, group, heads, count):
-        datasets, hashes, done = {}, {}, 0
+        hashes = {}
+        try:
+            self._write_each(group, heads, count, hashes)
+            return {key: digest.hexdigest() for key, digest in hashes.items()}
+        finally:
+            for digest in hashes.values():
+                digest.close()
+
+    def _write_each(self, group, heads, count, hashes):
+        datasets, done = {}, 0
         for index, tensors in enumerate(heads):
             if index == count:
                 raise CaptureError(f"{self.path}: more heads than the {count} that `heads` names")
@@ -151,16 +184,16 @@ class CaptureWriter:
                     raise CaptureError(f"{self.path}: {key} is {tensor.dtype}; allowed are float32, float16, bfloat16")
                 if key not in datasets:
                     datasets[key] = self._create(group, key, (count, *tensor.shape), tensor.dtype)
-                    hashes[key] = hashlib.sha256() if key != "o" else None
+                    if key != "o":
+                        hashes[key] = _Digest()
                 bits = bits_of(tensor.cpu())
+                if key in hashes:
+                    hashes[key].add(bits)
                 self._write_bits(datasets[key], index, bits)
-                if hashes[key]:
-                    hashes[key].update(bits)
                 self.bytes += bits.nbytes
             done += 1
         if done != count:
             raise CaptureError(f"{self.path}: {done} heads given, `heads` names {count}")
-        return {key: digest.hexdigest() for key, digest in hashes.items() if digest}
 
     def _write_bits(self, dataset, head, bits):
         space = dataset.id.get_space()

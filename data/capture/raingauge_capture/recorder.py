@@ -209,8 +209,8 @@ class Recorder:
         self._tell(step)
 
     def _element(self, tensor, name, step, layer, head):
-        tensor = tensor.detach().to(self.dtype or tensor.dtype)
-        if not self.allow_nonfinite and not bool(torch.isfinite(tensor).all()):
+        tensor = tensor.detach().to(self.dtype or tensor.dtype).contiguous()
+        if not self.allow_nonfinite and not is_finite(tensor):
             raise CaptureError(f"step {step}, layer {layer}, head {head}: {name} holds NaN or Inf as {tensor.dtype}; the model "
                                "overflows (use bfloat16), or pass --allow-nonfinite")
         return tensor
@@ -222,6 +222,11 @@ class Recorder:
         self.progress(f"step {step} of {last}: {self.records} of {self.plan.records} records, "
                       f"{self.writer.bytes / GIGABYTE:.3f} of {self.plan.bytes / GIGABYTE:.3f} GB, "
                       f"{datetime.timedelta(seconds=int(seconds))} gone, about {datetime.timedelta(seconds=int(left))} left")
+
+
+def is_finite(tensor):
+    """In one pass and without a temporary: NaN passes through the extremes, Inf is one."""
+    return all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(tensor))
 
 
 def _libraries():

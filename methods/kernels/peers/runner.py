@@ -23,7 +23,8 @@ scaled scores.
 
 Tensors come through shared memory (descriptor 4), are copied to the device once, before anything is
 timed, and results go back that way only when they are checked. What is timed is timed here: with CUDA
-events on the current stream, or with the monotonic clock on a CPU.
+events on the current stream while the device is still busy with the flush before, or with the monotonic
+clock on a CPU.
 """
 
 import ast
@@ -152,7 +153,7 @@ class Peer:
         return 1000 * (time.perf_counter() - start)
 
     def run(self, key):
-        """One execution: (o, lse, phases in ms)."""
+        """One execution: (o, lse, {phases: in ms, launch_hidden: as the clock says})."""
         q, k, v = self.inputs
         plan, state = self.plans[key], self.states[key]
         names = []
@@ -178,7 +179,8 @@ class Peer:
             o, lse = phase("unpermute", lambda: (
                 self.tensors.gather(o, moves[2]),
                 None if lse is None else self.tensors.gather(lse, moves[2])))
-        return o, lse, dict(zip(names, clock.phases()))
+        phases = dict(zip(names, clock.phases()))
+        return o, lse, {"phases": phases, "launch_hidden": clock.launch_hidden}
 
     def _checked(self, answer, q):
         if not isinstance(answer, tuple) or len(answer) != 2:
@@ -231,16 +233,16 @@ class Server:
         elif what == "prepare":
             return {"phases": {"prepare": peer.prepare(request["id"])}}
         elif what == "attend":
-            o, lse, phases = peer.run(request["id"])
+            o, lse, times = peer.run(request["id"])
             memory = self.mapped(4, request["bytes"])
             peer.tensors.store(o, memory, request["o"])
             if lse is not None:
                 peer.tensors.store(lse, memory, request["lse"])
-            return {"phases": phases, "has_lse": lse is not None}
+            return {**times, "has_lse": lse is not None}
         elif what == "sample":
-            prepare = peer.prepare(request["id"])
-            phases = peer.run(request["id"])[2]
-            return {"phases": {"prepare": prepare, **phases}}
+            prepared = {"prepare": peer.prepare(request["id"])} if request["prepare"] else {}
+            times = peer.run(request["id"])[2]
+            return {**times, "phases": {**prepared, **times["phases"]}}
         elif what == "drop":
             peer.drop(request["id"])
         else:

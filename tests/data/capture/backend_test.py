@@ -119,10 +119,13 @@ def generate(name, arm=None, steps=2, **settings):
         return pipe(**arguments)[0], None
     with install(pipe, arm, **settings) as backend:
         output = pipe(**arguments)[0]
+        if gpu and not settings:  # what a device can decide is decided there
+            assert all(s["device"] == "cuda:0" and s["calls_planned_on_device"] == s["calls"] > 0 for s in backend.statistics())
         return output, backend.density()
 
 
-@pytest.fixture(scope="module", params=tiny.NAMES if DEVICE == "cpu" else ["cogvideox", "ltx"])
+# Of the tiny pipelines at the size that GPU kernels take, those in which attention is not drowned in bf16's rounding.
+@pytest.fixture(scope="module", params=tiny.NAMES if DEVICE == "cpu" else ["cogvideox", "mochi", "hunyuan", "flux"])
 def native(request):
     return request.param, generate(request.param)[0]
 
@@ -182,6 +185,43 @@ def test_dense_steps_layers_and_schedule():
         assert {s["method"]: s["calls"] for s in backend.statistics()} == {sparse: 8, "{method: dense}": 4}
         pipe(**tiny.build("cogvideox", steps=5)[1])  # another clip of other length
         assert {s["method"]: s["calls"] for s in backend.statistics()} == {sparse: 24, "{method: dense}": 8}
+
+
+def test_a_schedule_goes_in_as_raingauge_schedule_wrote_it(tmp_path, raingauge):
+    """From a capture through `run` and `schedule`: every layer, step and head at what was chosen for it."""
+    pipe, arguments = tiny.build("cogvideox")
+    with Recorder(tmp_path / "x.h5", pipe, layers="all", steps="all", heads="all", branch="cond"):
+        pipe(**arguments)
+    (tmp_path / "sweep.yaml").write_text(
+        f"schema: raingauge/1\nname: sweep\ncaptures: [{tmp_path}/x.h5]\n"
+        "arms: {rf2: {method: rainfusion2, block: 16, sink: none, text: none}}\nmatrix: {rf2.density: [0.2, 0.4, 0.7]}\n"
+        "rows: all\nmetrics: [rel_l2]\n")
+    raingauge("run", tmp_path / "sweep.yaml", "--out", tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "fidelity.jsonl").read_text().splitlines()]
+    bound = float(np.median([row["metrics"]["rel_l2"]["value"] for row in rows if row["arm"] == "rf2.0.4"]))
+    path = tmp_path / "schedule.json"
+    raingauge("schedule", tmp_path / "run", "--max-error", f"rel_l2={bound}", "--out", path)
+    schedule = json.loads(path.read_text())
+    sites = {(s["layer"], s["step"], s["head"]): s["density"] for s in schedule["sites"]}
+    assert len(sites) == 2 * 2 * 4 and len({s["setting"] for s in schedule["sites"]}) > 1
+    with install(pipe, schedule=path) as backend:
+        pipe(**tiny.build("cogvideox")[1])
+        assert sum(s["calls"] for s in backend.statistics()) == 2 * 2 * 2 and backend.native_calls == 0  # both guidance branches
+        assert backend.density() == pytest.approx(np.mean(list(sites.values())), abs=0.01)
+    # One layer and step of it on its own.
+    schedule["sites"] = [s for s in schedule["sites"] if (s["layer"], s["step"]) == (1, 0)]
+    path.write_text(json.dumps(schedule))
+    with install(pipe, schedule=str(path)) as backend:
+        pipe(**tiny.build("cogvideox")[1])
+        expected = 3 / 4 + np.mean([s["density"] for s in schedule["sites"]]) / 4
+        assert backend.density() == pytest.approx(expected, abs=0.01)
+
+
+def test_bad_schedules(tmp_path):
+    pipe, _ = tiny.build("ltx")
+    for arguments, message in (((), "give one"), (("{method: dense}", "s.json"), "give one of them"), ((None, tmp_path / "no.json"), "no such schedule")):
+        with pytest.raises(CaptureError, match=message):
+            install(pipe, *arguments[:1], **({"schedule": arguments[1]} if arguments[1:] else {}))
 
 
 @pytest.mark.parametrize("settings, message", [

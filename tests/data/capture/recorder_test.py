@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from raingauge_capture import CaptureError, CaptureReader, Recorder, cli, tiny
+from raingauge_capture.recorder import is_finite
 from raingauge_capture.selection import resolve
 
 ALL = dict(layers="all", steps="all", heads="all", branch="both")
@@ -44,6 +45,18 @@ def test_unknown_layer(tmp_path):
     (dict(grids=[(3, 7, 10)]), "grid"), (dict(max_gb=1e-5), "more than --max-gb")])
 def test_wrong_selection_grid_or_budget(tmp_path, wrong, match):
     assert not refused(tmp_path, "wan", match, **wrong).exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_one_element_that_is_not_finite_is_found_anywhere(dtype):
+    x = torch.randn(301, 16, generator=torch.Generator().manual_seed(3)).to(dtype)
+    x[7, 3], x[8, 3], x[9, 3] = torch.finfo(dtype).max, torch.finfo(dtype).min, torch.finfo(dtype).smallest_normal / 2
+    assert is_finite(x)
+    for place in (0, 1, 2400, 4815):
+        for value in (float("nan"), float("inf"), -float("inf")):
+            y = x.clone().view(-1)
+            y[place] = value
+            assert not is_finite(y.view(301, 16))
 
 
 def test_existing_file(tmp_path):

@@ -4,7 +4,10 @@
 // oracle. All of it needs a GPU and says so elsewhere.
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <cmath>
 #include <cstring>
+#include <thread>
 
 #include "data/error.h"
 #include "methods/kernels/conformance.h"
@@ -273,6 +276,67 @@ TEST_F(CudaDevice, BlockMassRefusesWhatIsNotFinite) {
     GTEST_SKIP() << "skipped: " << *reason;
   }
   EXPECT_THROW(device_block_mass(inputs.q, inputs.k, plan, nullptr, inputs.scale), NotFinite);
+}
+
+// Time that the host needs between launches is no time of the device, as long as the device is kept busy.
+TEST_F(CudaDevice, ATimerSeesWhetherLaunchesAreHidden) {
+  DeviceTimer timer(device);
+  const auto slow_launch = [&](int milliseconds) {
+    timer.start();
+    std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+    timer.mark();
+    return timer.finish().at(0);
+  };
+  timer.start();
+  timer.mark();
+  EXPECT_LT(timer.finish().at(0), 1.0);
+  EXPECT_TRUE(timer.launch_hidden());
+  double last = slow_launch(6);
+  EXPECT_FALSE(timer.launch_hidden());
+  EXPECT_GT(last, 1.0);  // the sleep, less the first flush
+  for (int i = 0; i < 5 && !timer.launch_hidden(); ++i) last = slow_launch(6);
+  EXPECT_TRUE(timer.launch_hidden());
+  EXPECT_LT(last, 1.0);
+}
+
+// What the kernel does not cover it does not take from a device's lists either.
+TEST_F(CudaDevice, TakesNoListsForInputsItDoesNotCover) {
+  for (const auto& [dtype, dim] : {std::pair{DType::f32, 64}, {DType::bf16, 32}}) {
+    Tensors tensors(dtype, 2, 300, dim);
+    tensors.randomise(engine);
+    const AttendInputs inputs = upload(tensors);
+    const auto planner = make_fixed_planner(dense_plan(2, 300, 128), device);
+    EXPECT_FALSE(find_kernel("cuda").make()->takes_device_lists(planner->frame(), inputs));
+  }
+}
+
+// The dense plan's lists, kept on the device, give what the host's lists give.
+TEST_F(CudaDevice, KeptListsGiveTheSameBits) {
+  Tensors tensors(DType::bf16, 3, 1000, 128);
+  tensors.randomise(engine);
+  const AttendInputs inputs = upload(tensors);
+  const Plan plan = dense_plan(3, 1000, 128);
+  const auto planner = make_fixed_planner(plan, device);
+  const auto kernel = find_kernel("cuda").make();
+  if (!kernel->takes_device_lists(planner->frame(), inputs)) {
+    GTEST_SKIP() << "skipped: the kernel of this device takes no lists on the device";
+  }
+  const auto run = [&](const Prepared& prepared) {
+    DeviceBuffer o(device, at(3 * 1000 * 128) * sizeof(float));
+    kernel->attend(prepared, inputs, {o.as<float>(), nullptr});
+    kernel->synchronize();
+    std::vector<float> host(at(3 * 1000 * 128));
+    o.copy_to_host(host.data(), o.bytes());
+    return host;
+  };
+  const auto kept = run(*kernel->prepare_on_device(planner->frame(), planner->lists(), inputs));
+  EXPECT_EQ(kept, run(*kernel->prepare(plan, inputs)));
+  DeviceBuffer o(device, at(3 * 1000 * 128) * sizeof(float));
+  const auto timed = kernel->open_run(plan, inputs, {o.as<float>(), nullptr}, planner.get());
+  const PhaseSample sample = timed->sample();
+  EXPECT_TRUE(std::isnan(sample.plan));
+  EXPECT_GT(sample.attend, 0.0);
+  EXPECT_EQ(timed->plans_on(), "");
 }
 
 }  // namespace

@@ -354,8 +354,33 @@ TEST_F(Peers, TimesItsPhases) {
     EXPECT_GE(b.permute, 0.0);
     EXPECT_GE(b.unpermute, 0.0);
   }
+  EXPECT_FALSE(in_place->sample(false).prepared_before);
   // Nothing that is only timed is brought back.
   EXPECT_EQ(outputs.o[0], Outputs::kUnwritten);
+}
+
+// What was prepared is used again where that is asked for, and prepared again by a process that does not
+// have it.
+TEST_F(Peers, PreparesAgainWhereThatIsNeeded) {
+  small();
+  const auto mark = (folder_ / "left").string();
+  const auto kernel = with("import os\n    if os.path.exists('" + mark +
+                           "'):\n        os.remove('" + mark + "')\n        os._exit(3)");
+  Outputs outputs(2, 70, 16);
+  const auto run = kernel->open_run(plan_, tensors_->inputs, outputs.view());
+  const PhaseSample first = run->sample(true);
+  EXPECT_FALSE(first.prepared_before);
+  EXPECT_GE(first.prepare, 0.0);
+  EXPECT_TRUE(first.launch_hidden);  // the host's clock: nothing is launched
+  const PhaseSample second = run->sample(true);
+  EXPECT_TRUE(second.prepared_before);
+  EXPECT_TRUE(std::isnan(second.prepare));
+  EXPECT_GT(second.attend, 0.0);
+  std::ofstream(mark).put('x');
+  EXPECT_THROW(run->sample(true), Error);
+  const PhaseSample after = run->sample(true);
+  EXPECT_FALSE(after.prepared_before);
+  EXPECT_GE(after.prepare, 0.0);
 }
 
 // The same number of contents: the same tensors, sent once; another number: sent again.
