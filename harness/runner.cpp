@@ -175,8 +175,8 @@ void replay_record(Replay& replay, const RecordRef& reference, int ordinal,
   std::vector<PlannedArm> planned;
   for (std::size_t i = 0; i < arms.size(); ++i) {
     if (decisions[i].outcome != Outcome::ok) continue;
-    planned.push_back({arms[i].arm, decisions[i].dense ? nullptr : arms[i].method.get(),
-                       &decisions[i].plan});
+    planned.push_back(
+        {arms[i].arm, decisions[i].dense ? nullptr : arms[i].method.get(), &decisions[i].plan});
   }
   if (ordinal == 0) write_masks(context, judge.record(), planned);
   if (timing) {

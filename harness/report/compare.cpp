@@ -166,9 +166,10 @@ Quartiles quartiles_of(const json& row) {
 void compare_latency(const RunData& a, const RunData& b,
                      const std::map<std::string, double>& tolerance, RunComparison& out) {
   const auto key = [](const json& row) {
-    return std::tuple{row.value("arm", ""),    row.value("kernel", ""), row.value("generation", ""),
-                      row.value("layer", 0),   row.value("step", 0),    row.value("branch", ""),
-                      row.value("expert", ""), row.value("batch_item", 0)};
+    return std::tuple{row.value("arm", ""),        row.value("kernel", ""),
+                      row.value("generation", ""), row.value("layer", 0),
+                      row.value("step", 0),        row.value("branch", ""),
+                      row.value("expert", ""),     row.value("batch_item", 0)};
   };
   for (const auto& row : a.latency) {
     if (!row.contains("total_ms") || !row["total_ms"].is_object()) continue;

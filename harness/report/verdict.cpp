@@ -113,6 +113,44 @@ std::string verdict_word(const RunData& data, const Finding& finding) {
   return better ? "helps" : "harms";
 }
 
+// The parts of a contrast that lie at one density each.
+std::vector<std::pair<std::string, Contrast>> places_by_density(const RunData& data,
+                                                                const Contrast& contrast) {
+  std::vector<std::pair<std::string, Contrast>> parts;
+  for (const char* factor : {"density", "sparsity"}) {
+    for (const auto& level : levels_of(data.fidelity, contrast.base, factor)) {
+      const auto part = restricted(data.fidelity, contrast, factor, level);
+      if (!part.weights.empty()) parts.emplace_back(std::string(factor) + "=" + level, part);
+    }
+  }
+  return parts;
+}
+
+// " By density: 0.1 -0.381, 0.5 -0.004." and the same by mode: a mean over unlike parts describes none.
+std::string breakdown(const RunData& data, const Contrast& contrast) {
+  const auto metric = data.fidelity.metric(data.primary_metric());
+  std::string text;
+  const auto list = [&](const std::string& by,
+                        const std::vector<std::pair<std::string, std::vector<double>>>& parts) {
+    if (parts.size() < 2) return;
+    text += " By " + by + ":";
+    for (const auto& [level, values] : parts) {
+      text += (&level == &parts.front().first ? " " : ", ") + level + " " +
+              signed_number(estimate_mean(values).value, 2);
+    }
+    text += ".";
+  };
+  std::vector<std::pair<std::string, std::vector<double>>> densities, modes;
+  for (const auto& [where, part] : places_by_density(data, contrast))
+    densities.emplace_back(where.substr(where.find('=') + 1),
+                           differences(data.fidelity, part, metric));
+  for (const auto& mode : data.fidelity.modes())
+    modes.emplace_back(mode, differences(data.fidelity, contrast, metric, {.mode = mode}));
+  list("density", densities);
+  list("mode", modes);
+  return text;
+}
+
 std::string sentence(const RunData& data, const Document& document, const Finding& finding) {
   const auto& contrast = *finding.contrast;
   const auto& e = finding.estimate;
@@ -130,7 +168,7 @@ std::string sentence(const RunData& data, const Document& document, const Findin
     text += std::string(", ") + (e.exact ? "exact" : "Monte-Carlo") + " sign-flip p " + p_text(e.p);
     if (std::isfinite(finding.holm)) text += ", Holm p " + p_text(finding.holm);
   }
-  return text + ": " + verdict_word(data, finding) + ".";
+  return text + ": " + verdict_word(data, finding) + "." + breakdown(data, contrast);
 }
 
 ReportTable contrast_table(const RunData& data, const std::string& id, const std::string& title,
@@ -176,19 +214,7 @@ ReportTable contrast_table(const RunData& data, const std::string& id, const std
   return table;
 }
 
-// One row a place: modes, densities, layers, steps, heads.
-std::vector<std::pair<std::string, Contrast>> places_by_density(const RunData& data,
-                                                                const Contrast& contrast) {
-  std::vector<std::pair<std::string, Contrast>> parts;
-  for (const char* factor : {"density", "sparsity"}) {
-    for (const auto& level : levels_of(data.fidelity, contrast.base, factor)) {
-      const auto part = restricted(data.fidelity, contrast, factor, level);
-      if (!part.weights.empty()) parts.emplace_back(std::string(factor) + "=" + level, part);
-    }
-  }
-  return parts;
-}
-
+// One row a place: modes, layers, steps.
 std::vector<Scope> places(const RunData& data) {
   std::vector<Scope> scopes;
   for (const auto& mode : data.fidelity.modes()) scopes.push_back({.mode = mode});

@@ -39,6 +39,20 @@ TEST_F(Report, SaysWhatWasPlanted) {
   EXPECT_EQ(text.find("WARNING"), std::string::npos);
 }
 
+TEST_F(Report, VerdictSaysHowAnEffectDependsOnDensityAndMode) {
+  PlantedRun planted;
+  planted.change = [](nlohmann::json& row) {
+    if (row["factors"]["order"] != "window3d") return;
+    auto& recall = row["metrics"]["recall"]["value"];
+    const bool image = std::stoi(row["generation"].get<std::string>().substr(4)) % 2 == 0;
+    recall = recall.get<double>() + (row["nominal_density"] == 0.2 ? 0.1 : 0.0) - (image ? 0.2 : 0);
+  };
+  // Planted: 0.03 + 0.01 / 2, plus 0.1 at 0.2, less 0.2 in one half of the generations.
+  EXPECT_THAT(write_text(document(planted)),
+              testing::ContainsRegex("By density: 0.2 [+]0.03[0-9], 0.35 -0.06[0-9]. "
+                                     "By mode: image_to_video -0.1[12], text_to_video [+]0.08"));
+}
+
 TEST_F(Report, FewGenerationsGetNoInterval) {
   PlantedRun planted;
   planted.generations = 7;
