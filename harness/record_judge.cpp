@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <numeric>
 
+#include "data/error.h"
 #include "data/random.h"
 #include "methods/block_similarity.h"
 
 namespace raingauge {
 namespace {
+
+constexpr std::int64_t kLaneBytes = std::int64_t{128} << 20;
 
 // `count` distinct query tokens of the whole sequence, or all of them: the same for every head and arm.
 RowSample sample_rows(std::int64_t tokens, const RowPlan& rows) {
@@ -80,13 +83,23 @@ RecordJudge::RecordJudge(const RecordView& record, const RowPlan& rows, int thre
     host_reason_ = *reason;
     return;
   }
-  RowLane lane = lanes_->take();
-  device_rows_ = std::make_unique<DeviceRows>(copy->on_device(), sample_, lane);
-  lanes_->give_back(std::move(lane));
+  on_device_ = true;
+  try {
+    RowLane lane = lanes_->take();
+    device_rows_ = std::make_unique<DeviceRows>(copy->on_device(), sample_, lane);
+    lanes_->give_back(std::move(lane));
+  } catch (const NotFinite&) {
+    dense_failed_ = std::current_exception();
+  }
+}
+
+const DeviceRows& RecordJudge::device_rows() const {
+  if (dense_failed_) std::rethrow_exception(dense_failed_);
+  return *device_rows_;
 }
 
 const RowResults& RecordJudge::dense(std::int64_t head) {
-  if (on_device()) return device_rows_->dense(head);
+  if (on_device()) return device_rows().dense(head);
   return dense_.get(head, [&] { return evaluate_rows(record_, head, sample_, nullptr, threads_); });
 }
 
@@ -109,13 +122,18 @@ void RecordJudge::judge(std::int64_t head, const Plan& frame, const std::vector<
     }
     return;
   }
-  std::vector<RowLists> lists;
-  for (const Plan* plan : plans) {
-    lists.push_back({&plan->lists, plan->heads == record_.heads() ? head : 0});
-  }
+  // As many plans in one launch as keep a lane's outputs small: large records go one by one.
+  const std::int64_t outputs = rows() * record_.head_dim() * std::int64_t{sizeof(float)};
+  const auto at_once = static_cast<std::size_t>(std::max<std::int64_t>(kLaneBytes / outputs, 1));
   RowLane lane = lanes_->take();
-  const auto found = device_rows_->judge(lane, head, frame, head, lists);
-  for (std::size_t i = 0; i < found.size(); ++i) use(i, {found[i], nullptr});
+  for (std::size_t first = 0; first < plans.size(); first += at_once) {
+    std::vector<RowLists> lists;
+    for (std::size_t i = first; i < std::min(first + at_once, plans.size()); ++i) {
+      lists.push_back({&plans[i]->lists, plans[i]->heads == record_.heads() ? head : 0});
+    }
+    const auto found = device_rows().judge(lane, head, frame, head, lists);
+    for (std::size_t i = 0; i < found.size(); ++i) use(first + i, {found[i], nullptr});
+  }
   lanes_->give_back(std::move(lane));
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <exception>
 #include <functional>
 #include <map>
 #include <memory>
@@ -72,14 +73,15 @@ struct FoundRows {
 class RecordJudge {
  public:
   // `copy`: the record on the lanes' device; both null: judged on the host. A record that the device does
-  // not cover is judged on the host as well, and host_reason() says why.
+  // not cover is judged on the host as well, and host_reason() says why. Where dense attention is not finite
+  // dense() and judge() throw NotFinite.
   RecordJudge(const RecordView& record, const RowPlan& rows, int threads,
               const DeviceRecord* copy = nullptr, RowLanes* lanes = nullptr);
 
   const RecordView& record() const { return record_; }
   bool sampled() const { return sampled_; }
   std::int64_t rows() const { return static_cast<std::int64_t>(sample_.tokens.size()); }
-  bool on_device() const { return device_rows_ != nullptr; }
+  bool on_device() const { return on_device_; }
   std::string judged_on() const { return on_device() ? to_string(lanes_->device()) : "cpu"; }
   const std::string& host_reason() const { return host_reason_; }  // empty: none is needed
 
@@ -97,13 +99,16 @@ class RecordJudge {
  private:
   using HeadKey = std::pair<std::int64_t, std::uint64_t>;
   RowResults sparse(std::int64_t head, const Plan& plan) const;
+  const DeviceRows& device_rows() const;
 
   RecordView record_;
   int threads_;
   bool sampled_ = false;
   RowSample sample_;
   RowLanes* lanes_ = nullptr;
+  bool on_device_ = false;
   std::unique_ptr<DeviceRows> device_rows_;
+  std::exception_ptr dense_failed_;  // dense attention is not finite: every arm's outcome
   std::string host_reason_;
   OnceMap<std::int64_t, RowResults> dense_;
   OnceMap<HeadKey, TrueMass> masses_;

@@ -118,15 +118,21 @@ struct PlacedRecord {
   std::optional<DeviceRecord> copy;
 };
 
-// Plans every arm and judges those that have a cell to fill (cells[i] not empty). On a device the arms are
-// decided and judged side by side, each on one thread; on the host one after another, each on all.
+// How many arms are decided and judged side by side, each on one thread. On the host, and where there are
+// fewer arms than threads, they come one after another, each on all threads.
+int arms_at_once(const RunContext& context, const RecordJudge& judge, std::size_t arms) {
+  const int threads = resolve_threads(context.threads);
+  return judge.on_device() && arms >= static_cast<std::size_t>(threads) ? threads : 1;
+}
+
+// Plans every arm and judges those that have a cell to fill (cells[i] not empty).
 std::vector<Decision> judge_arms(const RunContext& context, RecordJudge& judge, RecordJudge* second,
                                  bool floors, std::vector<ActiveArm>& arms,
                                  const std::vector<std::string>& cells) {
   std::vector<Decision> decisions(arms.size());
   RowsInOrder written(context.folder, "fidelity", arms.size());
   parallel_for(
-      judge.on_device() ? context.threads : 1, static_cast<std::int64_t>(arms.size()),
+      arms_at_once(context, judge, arms.size()), static_cast<std::int64_t>(arms.size()),
       [&](std::int64_t item, int) {
         const auto i = static_cast<std::size_t>(item);
         context.progress.begin(record_label(*judge.record().info) + ": " + arms[i].arm->name);
@@ -142,16 +148,25 @@ std::vector<Decision> judge_arms(const RunContext& context, RecordJudge& judge, 
   return decisions;
 }
 
+// The cell of every arm; "" where it is filled already.
+std::vector<std::string> cells_to_fill(const RunContext& context,
+                                       const std::vector<ActiveArm>& arms,
+                                       const std::string& content, const std::vector<int>& heads,
+                                       bool floors) {
+  std::vector<std::string> cells;
+  for (const ActiveArm& arm : arms) {
+    cells.push_back(fidelity_cell(context.experiment, *arm.arm, content, heads, floors));
+    if (context.folder.done("fidelity", cells.back())) cells.back().clear();
+  }
+  return cells;
+}
+
 void replay_record(Replay& replay, const RecordRef& reference, int ordinal,
                    std::vector<ActiveArm>& arms) {
   const RunContext& context = replay.context;
   const bool floors = ordinal < context.experiment.controls.floor_records;
   const std::string content = reference.source->content_id(*reference.info);
-  std::vector<std::string> cells;  // those to be filled; empty where that is done
-  for (const ActiveArm& arm : arms) {
-    cells.push_back(fidelity_cell(context.experiment, *arm.arm, content, reference.heads, floors));
-    if (context.folder.done("fidelity", cells.back())) cells.back().clear();
-  }
+  const auto cells = cells_to_fill(context, arms, content, reference.heads, floors);
   const bool stateful = std::any_of(arms.begin(), arms.end(),
                                     [](const ActiveArm& arm) { return arm.method->stateful(); });
   const bool timing = replay.kernels.wants(content);
@@ -178,10 +193,12 @@ void replay_record(Replay& replay, const RecordRef& reference, int ordinal,
     planned.push_back(
         {arms[i].arm, decisions[i].dense ? nullptr : arms[i].method.get(), &decisions[i].plan});
   }
-  if (ordinal == 0) write_masks(context, judge.record(), planned);
+  // Where the host plans in what is timed, it has no help from a device's copy of the record.
+  const RecordView host = record.record->view();
+  if (ordinal == 0) write_masks(context, host, planned);
   if (timing) {
     context.progress.begin(record_label(*reference.info) + ": latency");
-    replay.kernels.run(judge.record(), content, planned, reference.source->surroundings());
+    replay.kernels.run(host, content, planned, reference.source->surroundings());
   }
 }
 

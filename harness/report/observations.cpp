@@ -112,15 +112,33 @@ std::vector<double> Observations::by_generation(std::size_t arm, std::size_t met
                                                 const std::string& control) const {
   std::vector<double> sums(generations_.size(), 0.0);
   std::vector<int> counts(generations_.size(), 0);
-  for (const auto& row : rows_.at(arm)) {
+  const auto found = spans_.at(arm).find(control);
+  const Span span = found == spans_[arm].end() ? Span{} : found->second;
+  for (std::size_t i = span.first; i < span.last; ++i) {
+    const Observation& row = rows_[arm][i];
     const auto g = static_cast<std::size_t>(row.generation);
-    if (row.control != control || !inside(scope, row, generations_[g])) continue;
+    if (!inside(scope, row, generations_[g])) continue;
     sums[g] += value(row, metric);  // a missing value makes the generation's mean missing
     ++counts[g];
   }
   for (std::size_t g = 0; g < sums.size(); ++g)
     sums[g] = counts[g] > 0 ? sums[g] / counts[g] : kNone;
   return sums;
+}
+
+// A report asks for one control at a time, and most often for none; there are many more rows of controls.
+void Observations::group_by_control() {
+  spans_.assign(rows_.size(), {});
+  for (std::size_t arm = 0; arm < rows_.size(); ++arm) {
+    auto& rows = rows_[arm];
+    std::stable_sort(rows.begin(), rows.end(), [](const Observation& a, const Observation& b) {
+      return a.control < b.control;
+    });
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const auto span = spans_[arm].try_emplace(rows[i].control, Span{i, i}).first;
+      span->second.last = i + 1;
+    }
+  }
 }
 
 int Observations::generation_index(const std::string& name, const std::string& mode) {
@@ -275,6 +293,7 @@ Observations Observations::of_fidelity(const std::filesystem::path& run, const j
     all.metrics_.push_back(name.get<std::string>());
   if (all.has("recall")) all.metrics_.emplace_back(kLogLost);
   for_each_row(run, "fidelity", [&](const json& row) { all.add_fidelity_row(row); });
+  all.group_by_control();
   for (std::size_t i = 0; i < all.arms_.size(); ++i) {
     const auto& mine = all.plans_[all.arms_[i].name];
     for (std::size_t j = 0; j < i && !mine.empty() && all.arms_[i].same_plans_as.empty(); ++j) {
@@ -296,6 +315,7 @@ Observations Observations::of_frames(const std::filesystem::path& run, const jso
       all.metrics_.push_back(name.get<std::string>() + ":" + reference.get<std::string>());
   }
   for_each_row(run, "generate", [&](const json& row) { all.add_frame_row(row); });
+  all.group_by_control();
   Observations declared;
   declared.declare_arms(manifest);
   for (auto& arm : all.arms_) {  // a row names its arm by the stem when `generate` sets the density

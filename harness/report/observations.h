@@ -59,7 +59,9 @@ class Observations {
   const std::vector<std::string>& metrics() const { return metrics_; }
   const std::vector<ObservedArm>& arms() const { return arms_; }
   const std::vector<Generation>& generations() const { return generations_; }
-  const std::vector<Observation>& of_arm(std::size_t arm) const { return rows_.at(arm); }
+  const std::vector<Observation>& of_arm(std::size_t arm) const {
+    return rows_.at(arm);
+  }  // by control
   double value(const Observation& row, std::size_t metric) const {
     return values_[row.values + metric];
   }
@@ -88,12 +90,17 @@ class Observations {
   void add_fidelity_row(const nlohmann::json& row);
   void add_frame_row(const nlohmann::json& row);
   void declare_arms(const nlohmann::json& manifest);
+  void group_by_control();
   std::size_t add_values();
 
   std::vector<std::string> metrics_;
   std::vector<ObservedArm> arms_;
   std::vector<Generation> generations_;
-  std::vector<std::vector<Observation>> rows_;  // by arm
+  std::vector<std::vector<Observation>> rows_;  // by arm; of each, by control
+  struct Span {
+    std::size_t first = 0, last = 0;
+  };
+  std::vector<std::map<std::string, Span>> spans_;  // by arm: where a control's rows are
   std::vector<double> values_;
   std::map<std::string, std::map<std::string, std::string>> plans_;  // arm -> record -> fingerprint
   std::map<std::string, std::string> pipelines_;                     // capture -> pipeline

@@ -114,7 +114,8 @@ TEST_F(Compare, AnArmThatNoLongerWorksIsWorse) {
 nlohmann::json timed_row(const std::string& generation, double milliseconds, int odd = 0) {
   std::vector<double> samples(8, milliseconds);
   for (int i = 0; i < odd; ++i) samples[static_cast<std::size_t>(i)] = 100.0;
-  return {{"arm", "rf2.raster.none.0.2"},
+  return {{"cell", generation},
+          {"arm", "rf2.raster.none.0.2"},
           {"kernel", "cpu"},
           {"generation", generation},
           {"layer", 2},
