@@ -23,15 +23,22 @@ std::string record_text(const json& row) {
          std::to_string(row.value("step", 0));
 }
 
+bool of_several_captures(const std::vector<json>& rows) {
+  return std::any_of(rows.begin(), rows.end(), [&](const json& row) {
+    return row.value("capture", "") != rows.front().value("capture", "");
+  });
+}
+
 class LatencySection {
  public:
-  explicit LatencySection(Document& document) : document_(document) {
+  LatencySection(const RunData& data, Document& document)
+      : document_(document), name_captures_(of_several_captures(data.latency)) {
     table_.id = "latency";
     table_.title = "Latency by phase";
     table_.columns = {
         {"arm", "", false},
         {"kernel", "", false},
-        {"record", "the layer and step that was timed", false},
+        {"record", "the capture, layer and step that was timed", false},
         {"density", formula_of("density_pairs"), true},
         {"tiles", "pairs in the tiles that the kernel executed / all pairs", true},
         {"plan ms", "median; deciding the plan, on the device named", true},
@@ -43,6 +50,7 @@ class LatencySection {
         {"n", "samples", true},
         {"TFLOP/s", "4 d kept pairs / attend", true},
         {"speed-up", "median attend of the fastest dense kernel / median total", true},
+        {"attend speed-up", "median attend of the fastest dense kernel / median attend", true},
         {"note", "", false}};
     figure_.id = "latency_by_phase";
     figure_.kind = FigureKind::stacked_bars;
@@ -63,6 +71,7 @@ class LatencySection {
     number.arm = row.value("arm", "");
     number.kernel = row.value("kernel", "");
     number.scope = record_text(row);
+    if (name_captures_) number.scope = row.value("capture", "") + ", " + number.scope;
     number.unit_of_n = "samples";
     const auto phase_samples =
         row.contains("total_ms") && row["total_ms"].is_object() ? row["total_ms"].value("n", 0) : 0;
@@ -81,13 +90,15 @@ class LatencySection {
           phase != row.end() && phase->is_object() ? number_of(*phase, "median") : std::nan("");
       cells.push_back(plain((std::string(kPhases[i]) + "_ms").c_str(), median));
       if (!ok || !cells.back().number) continue;
-      figure_.series[i].labels.push_back(number.arm + " / " + number.kernel);
+      figure_.series[i].labels.push_back((name_captures_ ? number.scope + ": " : "") + number.arm +
+                                         " / " + number.kernel);
       figure_.series[i].y.push_back(*cells.back().number);
     }
     cells.push_back(total(row, number));
     cells.emplace_back(std::to_string(phase_samples));
     cells.push_back(plain("tflops_effective", number_of(row, "tflops_effective")));
     cells.push_back(plain("speedup_vs_dense", number_of(row, "speedup_vs_dense")));
+    cells.push_back(plain("speedup_attend", number_of(row, "speedup_attend")));
     cells.push_back(note(row, ok));
     table_.rows.push_back(std::move(cells));
   }
@@ -141,21 +152,28 @@ class LatencySection {
   }
 
   Document& document_;
+  bool name_captures_;
   ReportTable table_;
   Figure figure_;
 };
 
+// Of every record that was timed.
 std::string dense_note(const std::vector<json>& rows) {
+  std::string text;
+  std::vector<std::string> named;
   for (const auto& row : rows) {
     const auto kernel = row.value("dense_kernel", json());
     if (!kernel.is_string() || kernel.get<std::string>().empty()) continue;
-    return "Speed-up: attend of the fastest dense kernel here (" + kernel.get<std::string>() +
-           ") / total of the row. Timed: " + record_text(row) + ", " +
-           std::to_string(row.value("heads", 0)) + " heads x " +
-           std::to_string(row.value("tokens", 0)) + " tokens x " +
-           std::to_string(row.value("head_dim", 0)) + ", on " + row.value("device", "") + ".";
+    const auto record = row.value("capture", "") + ", " + record_text(row);
+    if (std::find(named.begin(), named.end(), record) != named.end()) continue;
+    named.push_back(record);
+    text += (text.empty() ? "Speed-up: over the attend of the fastest dense kernel. " : " ") +
+            record + ": " + kernel.get<std::string>() + ", " +
+            std::to_string(row.value("heads", 0)) + " heads x " +
+            std::to_string(row.value("tokens", 0)) + " tokens x " +
+            std::to_string(row.value("head_dim", 0)) + ", on " + row.value("device", "") + ".";
   }
-  return "";
+  return text;
 }
 
 // Counters of interest of one benchmark.
@@ -198,7 +216,7 @@ void add_benchmark_rows(Document& document, const std::string& file, const json&
 
 void add_latency(const RunData& data, Document& document) {
   if (data.latency.empty()) return;
-  LatencySection build(document);
+  LatencySection build(data, document);
   for (const auto& row : data.latency) build.add(row);
   auto& section = document.section("latency", "Latency by phase");
   build.table().note = dense_note(data.latency);
