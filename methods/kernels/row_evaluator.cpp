@@ -5,6 +5,8 @@
 // rows of a batch that attend it; rows that do not are skipped. A row's state (largest score, fp64
 // sums, fp64 output) is carried from tile to tile. The keys are cut into segments of fixed length
 // that threads take; their states are merged in order, so the number of threads changes nothing.
+// Over all keys, a segment is packed first and then read by 128 rows at a time, whose queries and
+// states stay in the second-level cache meanwhile; a plan's rows take each tile as it is packed.
 #include "methods/kernels/row_evaluator.h"
 
 #include <algorithm>
@@ -13,6 +15,7 @@
 #include <limits>
 #include <numeric>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "data/error.h"
@@ -31,7 +34,8 @@ using cpu::kUnit;
 
 constexpr std::size_t kBatchRows = 512;      // rows that share one packing of a key tile
 constexpr std::int64_t kSegmentKeys = 2048;  // keys of one item of the queue
-constexpr std::size_t kStateBytes = std::size_t{64} << 20;  // of row states held at once
+constexpr std::size_t kSegmentTiles = kSegmentKeys / kChunkKeys;  // without a plan
+constexpr std::size_t kStateBytes = std::size_t{64} << 20;        // of row states held at once
 
 constexpr std::uint8_t kPlain = 0, kFirstFrame = 1, kText = 2;  // classes of keys
 
@@ -136,13 +140,14 @@ std::vector<std::uint8_t> classify_keys(const RecordView& record) {
   return classes;
 }
 
-// One block of keys at a time; without a plan the blocks are runs of 128 tokens.
+// One block of keys at a time; without a plan all keys are one, and only its last tile is not full.
 void list_keys(Job& job) {
-  const Layout runs =
-      job.plan == nullptr ? uniform_layout(job.record.tokens(), kChunkKeys) : Layout{};
-  const Layout& layout = job.plan == nullptr ? runs : job.plan->k_blocks;
+  const std::int64_t tokens = job.record.tokens();
+  const Layout whole =
+      job.plan == nullptr ? uniform_layout(tokens, static_cast<int>(tokens)) : Layout{};
+  const Layout& layout = job.plan == nullptr ? whole : job.plan->k_blocks;
   const std::uint8_t* key_valid = job.record.key_valid;
-  job.keys.reserve(static_cast<std::size_t>(job.record.tokens()));
+  job.keys.reserve(static_cast<std::size_t>(tokens));
   for (std::int64_t b = 0; b < layout.blocks; ++b) {
     const std::size_t first = job.keys.size();
     for (std::int32_t p = layout.begin(job.head, b); p < layout.end(job.head, b); ++p) {
@@ -200,17 +205,11 @@ void group_rows(Job& job, const RowSample& sample) {
   }
 }
 
-// Which rows of a batch attend a key block, asked for ascending blocks.
+// Which rows of a batch attend a key block of the plan, asked for ascending blocks.
 class ActiveRows {
  public:
-  ActiveRows(const Job& job, const Batch& batch, std::int64_t first_block)
-      : job_(job), batch_(batch) {
+  ActiveRows(const Job& job, const Batch& batch, std::int64_t first_block) : batch_(batch) {
     rows_.reserve(batch.count);
-    if (job.plan == nullptr) {
-      rows_.resize(batch.count);
-      std::iota(rows_.begin(), rows_.end(), 0);
-      return;
-    }
     for (const RowGroup& group : batch.groups) {
       const std::int32_t* list = job.plan->lists.begin(job.head, group.block);
       const std::int32_t* end = list + job.plan->lists.count(job.head, group.block);
@@ -219,7 +218,7 @@ class ActiveRows {
   }
 
   const std::vector<std::int32_t>& of_block(std::int64_t block) {
-    if (job_.plan == nullptr || block == block_) {
+    if (block == block_) {
       return rows_;
     }
     block_ = block;
@@ -243,31 +242,38 @@ class ActiveRows {
     const std::int32_t* next;
     const std::int32_t* end;
   };
-  const Job& job_;
   const Batch& batch_;
   std::vector<Cursor> cursors_;
   std::vector<std::int32_t> rows_;
   std::int64_t block_ = -1;
 };
 
-// Packed keys of one tile; a worker keeps them from item to item.
-struct TileBuffers {
-  explicit TileBuffers(const Job& job)
-      : k(cpu::make_buffer<std::uint32_t>(job.k_shape.k_unit_words() * kChunkUnits)),
-        v(cpu::make_buffer<std::uint32_t>(job.v_shape.v_unit_words() * kChunkUnits)),
-        scratch(cpu::make_buffer<float>(cpu::scratch_floats(job.q_shape.head_dim))) {}
-
-  cpu::Buffer<std::uint32_t> k, v;
-  cpu::Buffer<float> scratch;
+// What a tile's packed keys leave out.
+struct TileNotes {
   float bias[kChunkKeys] = {};
   float weight[2][kChunkKeys] = {};  // first frame, text
   bool has_class[2] = {};
 };
 
-void pack_tile(const Job& job, const KeyTile& tile, TileBuffers& buffers) {
-  buffers.has_class[0] = buffers.has_class[1] = false;
-  const int units = (tile.count + kUnit - 1) / kUnit;
-  for (int u = 0; u < units; ++u) {
+// Some packed tiles; a worker keeps the memory from item to item.
+struct TileBuffers {
+  TileBuffers(const Job& job, std::size_t tiles)
+      : k(cpu::make_buffer<std::uint32_t>(job.k_shape.k_unit_words() * kChunkUnits * tiles)),
+        v(cpu::make_buffer<std::uint32_t>(job.v_shape.v_unit_words() * kChunkUnits * tiles)),
+        scratch(cpu::make_buffer<float>(cpu::scratch_floats(job.q_shape.head_dim))),
+        notes(tiles) {}
+
+  cpu::Buffer<std::uint32_t> k, v;  // [tiles, kChunkUnits] units
+  cpu::Buffer<float> scratch;
+  std::vector<TileNotes> notes;
+};
+
+int units_of(const KeyTile& tile) { return (tile.count + kUnit - 1) / kUnit; }
+
+void pack_tile(const Job& job, const KeyTile& tile, std::size_t place, TileBuffers& buffers) {
+  TileNotes& notes = buffers.notes[place];
+  notes.has_class[0] = notes.has_class[1] = false;
+  for (int u = 0; u < units_of(tile); ++u) {
     const void* k_rows[kUnit];
     const void* v_rows[kUnit];
     for (int i = 0; i < kUnit; ++i) {
@@ -277,53 +283,88 @@ void pack_tile(const Job& job, const KeyTile& tile, TileBuffers& buffers) {
       const std::uint8_t kind = valid ? job.key_class[static_cast<std::size_t>(token)] : kPlain;
       k_rows[i] = valid ? job.record.k.row(job.head, token) : nullptr;
       v_rows[i] = valid ? job.record.v.row(job.head, token) : nullptr;
-      buffers.bias[at] = valid ? 0.0F : -std::numeric_limits<float>::infinity();
-      buffers.weight[0][at] = kind == kFirstFrame ? 1.0F : 0.0F;
-      buffers.weight[1][at] = kind == kText ? 1.0F : 0.0F;
-      buffers.has_class[0] = buffers.has_class[0] || kind == kFirstFrame;
-      buffers.has_class[1] = buffers.has_class[1] || kind == kText;
+      notes.bias[at] = valid ? 0.0F : -std::numeric_limits<float>::infinity();
+      notes.weight[0][at] = kind == kFirstFrame ? 1.0F : 0.0F;
+      notes.weight[1][at] = kind == kText ? 1.0F : 0.0F;
+      notes.has_class[0] = notes.has_class[0] || kind == kFirstFrame;
+      notes.has_class[1] = notes.has_class[1] || kind == kText;
     }
-    const auto unit = static_cast<std::size_t>(u);
+    const std::size_t unit = place * kChunkUnits + static_cast<std::size_t>(u);
     job.ops.pack_k(job.k_shape, k_rows, buffers.k.get() + unit * job.k_shape.k_unit_words());
     job.ops.pack_v(job.v_shape, v_rows, u, buffers.v.get() + unit * job.v_shape.v_unit_words());
   }
 }
 
-void evaluate_segment(const Job& job, const Batch& batch, const KeySegment& segment, const float* q,
-                      TileBuffers& buffers, const RowStates& states) {
-  ActiveRows active(job, batch, job.tiles[segment.first_tile].block);
-  cpu::RowTile tile;
-  tile.shape = job.q_shape;
-  tile.q = q;
-  tile.k = buffers.k.get();
-  tile.v = buffers.v.get();
-  tile.bias = buffers.bias;
-  tile.log2_scale = job.scale.log2_scale();
-  tile.scratch = buffers.scratch.get();
-  tile.largest = states.largest;
-  tile.sum = states.sum;
-  tile.class_sum[0] = states.first_frame;
-  tile.class_sum[1] = states.text;
-  tile.o = states.o;
-  for (std::size_t t = segment.first_tile; t < segment.last_tile; ++t) {
-    const KeyTile& keys = job.tiles[t];
-    const std::vector<std::int32_t>& rows = active.of_block(keys.block);
-    if (rows.empty()) {
-      continue;
+// Rows of a batch against packed tiles.
+class SegmentEvaluator {
+ public:
+  SegmentEvaluator(const Job& job, const float* q, TileBuffers& buffers, const RowStates& states)
+      : job_(job), buffers_(buffers), states_(states) {
+    tile_.shape = job.q_shape;
+    tile_.q = q;
+    tile_.log2_scale = job.scale.log2_scale();
+    tile_.scratch = buffers.scratch.get();
+    tile_.largest = states.largest;
+    tile_.sum = states.sum;
+    tile_.class_sum[0] = states.first_frame;
+    tile_.class_sum[1] = states.text;
+    tile_.o = states.o;
+  }
+
+  // Every tile of the segment for every row.
+  void all_keys(const Batch& batch, const KeySegment& segment) {
+    const std::size_t tiles = segment.last_tile - segment.first_tile;
+    for (std::size_t t = 0; t < tiles; ++t) {
+      pack_tile(job_, job_.tiles[segment.first_tile + t], t, buffers_);
     }
-    pack_tile(job, keys, buffers);
-    tile.active = rows.data();
-    tile.active_count = static_cast<std::int64_t>(rows.size());
-    tile.unit_count = (keys.count + kUnit - 1) / kUnit;
-    tile.full = keys.count % kUnit == 0;
-    tile.class_weight[0] = buffers.has_class[0] ? buffers.weight[0] : nullptr;
-    tile.class_weight[1] = buffers.has_class[1] ? buffers.weight[1] : nullptr;
-    job.ops.evaluate(tile);
-    for (const std::int32_t row : rows) {
-      states.keys[static_cast<std::size_t>(row)] += keys.count;
+    std::vector<std::int32_t> rows(batch.count);
+    std::iota(rows.begin(), rows.end(), 0);
+    for (std::size_t first = 0; first < rows.size(); first += cpu::kMaxTileRows) {
+      const std::size_t count = std::min<std::size_t>(rows.size() - first, cpu::kMaxTileRows);
+      for (std::size_t t = 0; t < tiles; ++t) {
+        const std::size_t next = (t + 1) % tiles;
+        tile_.next_k = buffers_.k.get() + next * kChunkUnits * job_.k_shape.k_unit_words();
+        tile_.next_unit_count = units_of(job_.tiles[segment.first_tile + next]);
+        evaluate(job_.tiles[segment.first_tile + t], t, std::span(rows).subspan(first, count));
+      }
     }
   }
-}
+
+  // The tiles of the segment that a plan gives to a row.
+  void planned_keys(const Batch& batch, const KeySegment& segment) {
+    ActiveRows active(job_, batch, job_.tiles[segment.first_tile].block);
+    for (std::size_t t = segment.first_tile; t < segment.last_tile; ++t) {
+      const std::vector<std::int32_t>& rows = active.of_block(job_.tiles[t].block);
+      if (!rows.empty()) {
+        pack_tile(job_, job_.tiles[t], 0, buffers_);
+        evaluate(job_.tiles[t], 0, rows);
+      }
+    }
+  }
+
+ private:
+  void evaluate(const KeyTile& keys, std::size_t place, std::span<const std::int32_t> rows) {
+    const TileNotes& notes = buffers_.notes[place];
+    tile_.k = buffers_.k.get() + place * kChunkUnits * job_.k_shape.k_unit_words();
+    tile_.v = buffers_.v.get() + place * kChunkUnits * job_.v_shape.v_unit_words();
+    tile_.bias = notes.bias;
+    tile_.active = rows.data();
+    tile_.active_count = static_cast<std::int64_t>(rows.size());
+    tile_.unit_count = units_of(keys);
+    tile_.full = keys.count % kUnit == 0;
+    tile_.class_weight[0] = notes.has_class[0] ? notes.weight[0] : nullptr;
+    tile_.class_weight[1] = notes.has_class[1] ? notes.weight[1] : nullptr;
+    job_.ops.evaluate(tile_);
+    for (const std::int32_t row : rows) {
+      states_.keys[row] += keys.count;
+    }
+  }
+
+  const Job& job_;
+  TileBuffers& buffers_;
+  const RowStates& states_;
+  cpu::RowTile tile_;
+};
 
 // into += from: both scaled to the larger of the two maxima. NaN sums stay NaN.
 void merge_row(const Job& job, const RowStates& into, const RowStates& from, std::size_t row) {
@@ -382,14 +423,14 @@ void evaluate_batches(const Job& job, const RowSample& sample, std::size_t first
                       int threads, RowResults& results) {
   const auto dim = static_cast<std::size_t>(job.q_shape.head_dim);
   const std::size_t segments = job.segments.size();
-  std::vector<std::vector<float>> q(last - first);
+  std::vector<cpu::Buffer<float>> q(last - first);
   for (std::size_t b = first; b < last; ++b) {
     const Batch& batch = job.batches[b];
-    q[b - first].resize(batch.count * dim);
+    q[b - first] = cpu::make_buffer<float>(batch.count * dim);
     for (std::size_t i = 0; i < batch.count; ++i) {
       const std::int32_t token = sample.tokens[job.rows[batch.first + i]];
       job.ops.pack_q(job.q_shape, job.record.q.row(job.head, token), job.scale.factor,
-                     reinterpret_cast<std::uint32_t*>(q[b - first].data() + i * dim));
+                     reinterpret_cast<std::uint32_t*>(q[b - first].get() + i * dim));
     }
   }
   const SegmentStates states((last - first) * segments, job.batches.front().count,
@@ -402,11 +443,16 @@ void evaluate_batches(const Job& job, const RowSample& sample, std::size_t first
                  const Batch& batch = job.batches[first + at / segments];
                  std::optional<TileBuffers>& mine = buffers[static_cast<std::size_t>(worker)];
                  if (!mine) {
-                   mine.emplace(job);
+                   mine.emplace(job, job.plan == nullptr ? kSegmentTiles : 1);
                  }
                  states.clear(at);
-                 evaluate_segment(job, batch, job.segments[at % segments], q[at / segments].data(),
-                                  *mine, states.at(at));
+                 const RowStates own = states.at(at);
+                 SegmentEvaluator evaluator(job, q[at / segments].get(), *mine, own);
+                 if (job.plan == nullptr) {
+                   evaluator.all_keys(batch, job.segments[at % segments]);
+                 } else {
+                   evaluator.planned_keys(batch, job.segments[at % segments]);
+                 }
                });
   constexpr std::size_t kMergedRows = 32;  // rows of one item
   constexpr std::size_t kParts = kBatchRows / kMergedRows;
