@@ -65,14 +65,15 @@ class Problem:
         self.blocks = math.ceil(tokens / 128)
         self.scale = ctypes.c_float(1.4426950408889634 / math.sqrt(dim))
 
-    def items(self, keep):
-        row = torch.arange(self.heads * self.blocks, device=DEVICE)
-        first = row % self.blocks * 128
+    def items(self, keep, rows=128):
+        tiles = math.ceil(self.tokens / rows)
+        row = torch.arange(self.heads * tiles, device=DEVICE)
+        first = row % tiles * rows
         items = torch.zeros(len(row), 6, dtype=torch.int32, device=DEVICE)
         items[:, 0:2] = (row * keep).to(torch.int64).view(-1, 1).view(torch.int32)
-        items[:, 2] = row // self.blocks
+        items[:, 2] = row // tiles
         items[:, 3] = first
-        items[:, 4] = torch.clamp(self.tokens - first, max=128)
+        items[:, 4] = torch.clamp(self.tokens - first, max=rows)
         items[:, 5] = keep
         return items
 
@@ -194,7 +195,7 @@ def oracle_case(out, library, heads, tokens, dim, samples):
     blocks = problem.blocks
     levels = torch.empty(heads, blocks, tokens, device=DEVICE)
     mass = torch.empty(heads, blocks, blocks, device=DEVICE)
-    items = problem.items(0)
+    items = problem.items(0, 256)
     offsets = torch.clamp(torch.arange(blocks + 1, device=DEVICE) * 128, max=tokens).int()
     boxes = torch.arange(blocks + 1, device=DEVICE).int()
 

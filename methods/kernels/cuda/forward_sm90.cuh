@@ -25,22 +25,28 @@ using namespace raingauge::hopper;
 
 constexpr float kLn2 = 0.69314718055994531F;
 constexpr unsigned kAllLanes = 0xffffffffU;
-constexpr int kConsumers = 2;  // warpgroups that compute
-constexpr int kConsumerWarps = kConsumers * 4;
-constexpr int kThreads = (kConsumers + 1) * 128;
 constexpr int kLoaderWarps = 2;   // of Q
 constexpr float kLimit = 256.0F;  // of a thread's weights in one step, under a kept reference
 
-// kToken: the warpgroups issue their products in turn.
-template <Element kElementType, int kHeadDim, bool kPassToken>
+// kToken: the warpgroups issue their products in turn. kConsumers: warpgroups that compute.
+template <Element kElementType, int kHeadDim, bool kPassToken, int kGroups = 2>
 struct Config {
   static constexpr Element kElement = kElementType;
   static constexpr int kDim = kHeadDim;
   static constexpr bool kToken = kPassToken;
-  static constexpr int kQBytes = kTileRows * kDim * 2;
+  static constexpr int kConsumers = kGroups;
+  static constexpr int kConsumerWarps = kGroups * 4;
+  static constexpr int kThreads = (kGroups + 1) * 128;
+  static constexpr int kRows = kGroups * 64;  // of Q
+  static constexpr int kQBytes = kRows * kDim * 2;
   static constexpr int kSlotBytes = kStepKeys * kDim * 2;
-  static constexpr int kSlots = kDim == 128 ? 5 : 12;
+  static constexpr int kSlots =
+      (224 * 1024 - 2 * kQBytes) / kSlotBytes < 12 ? (224 * 1024 - 2 * kQBytes) / kSlotBytes : 12;
   static constexpr int kSharedBytes = 1024 + 2 * kQBytes + kSlots * kSlotBytes + 1024;
+  // Of a thread, as setmaxnreg moves them: (kGroups * kConsumer + kCopier) * 128 <= 65536, and what
+  // the launch gives.
+  static constexpr int kCopierRegisters = 56;
+  static constexpr int kConsumerRegisters = kGroups == 2 ? 224 : kGroups == 3 ? 152 : 104;
 };
 
 // An item as the copying warp announces it; count < 0: no more items.
@@ -81,6 +87,11 @@ struct Shared {
     return slots + static_cast<std::uint32_t>(index * C::kSlotBytes);
   }
 };
+
+// Descriptor offset of columns [16 i, 16 i + 16) in a tile of so many rows.
+__device__ __forceinline__ constexpr std::uint64_t operand_offset(int i, int rows) {
+  return static_cast<std::uint64_t>((i & 3) * 2 + (i >> 2) * (rows * 128 / 16));
+}
 
 __device__ __forceinline__ std::int64_t query_token(const SparseParams& p, int head, int position) {
   if (p.q_tokens == nullptr) return position;
@@ -229,50 +240,55 @@ class KeyCopier {
   int v_first = -1, v_second = -1, v_head = 0;
 };
 
-__device__ __forceinline__ Message read_message(Control* control, Cursor<2>& cursor, int lane) {
+__device__ __forceinline__ Message read_message(Control* control, Cursor<2>& cursor) {
   barrier_wait(shared_address(&control->message_full[cursor.slot]), cursor.phase);
   const Message message = control->messages[cursor.slot];
-  __syncwarp();
-  if (lane == 0) barrier_arrive(shared_address(&control->message_empty[cursor.slot]));
+  barrier_arrive(shared_address(&control->message_empty[cursor.slot]));
   cursor.advance();
   return message;
 }
 
-// Rows [half * 64, +64) of every item's query tile; missing rows become zeros.
+// Rows [first, first + 64) of an item's query tile; rows beyond the item become zeros.
 template <class C>
-__device__ void copy_queries(const SparseParams& p, const Shared<C>& s, int half) {
+__device__ __forceinline__ void copy_query_rows(const SparseParams& p, const Message& item,
+                                                std::uint32_t target, int first) {
   constexpr int kChunks = C::kDim / 8;
   constexpr int kRowsAtOnce = 32 / kChunks;
   const int lane = static_cast<int>(threadIdx.x & 31);
   const int chunk = lane % kChunks;
+  int tokens[2];
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int row = first + i * 32 + lane;
+    tokens[i] =
+        row < item.q_rows ? static_cast<int>(query_token(p, item.head, item.q_first + row)) : -1;
+  }
+  const char* base = static_cast<const char*>(p.q) + 2 * item.head * p.q_head_stride;
+#pragma unroll 4
+  for (int i = 0; i < 64; i += kRowsAtOnce) {
+    const int row = i + lane / kChunks;
+    const int token = __shfl_sync(kAllLanes, i < 32 ? tokens[0] : tokens[1], row & 31);
+    const char* source = base + 2 * (max(token, 0) * p.q_token_stride + chunk * 8);
+    copy_chunk(target + tile_byte(first + row, chunk, C::kRows), source, token >= 0);
+  }
+}
+
+// Every kLoaderWarps-th 64 rows of every item's query tile; missing rows become zeros.
+template <class C>
+__device__ void copy_queries(const SparseParams& p, const Shared<C>& s, int loader) {
   Cursor<2> message, buffer;
   for (;;) {
-    const Message item = read_message(s.control, message, lane);
+    const Message item = read_message(s.control, message);
     if (item.count < 0) return;
     barrier_wait(shared_address(&s.control->q_empty[buffer.slot]), buffer.phase ^ 1);
     if (item.count > 0) {
-      const std::uint32_t target = s.q_tile(buffer.slot);
-      int tokens[2];
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int row = half * 64 + i * 32 + lane;
-        tokens[i] = row < item.q_rows
-                        ? static_cast<int>(query_token(p, item.head, item.q_first + row))
-                        : -1;
-      }
-      const char* base = static_cast<const char*>(p.q) + 2 * item.head * p.q_head_stride;
-#pragma unroll 4
-      for (int first = 0; first < 64; first += kRowsAtOnce) {
-        const int row = first + lane / kChunks;
-        const int token = __shfl_sync(kAllLanes, first < 32 ? tokens[0] : tokens[1], row & 31);
-        const char* source = base + 2 * (max(token, 0) * p.q_token_stride + chunk * 8);
-        copy_chunk(target + tile_byte(half * 64 + row, chunk, kTileRows), source, token >= 0);
+      for (int first = loader * 64; first < C::kRows; first += kLoaderWarps * 64) {
+        copy_query_rows<C>(p, item, s.q_tile(buffer.slot), first);
       }
       wait_chunks();
       fence_async_proxy();
     }
-    __syncwarp();
-    if (lane == 0) barrier_arrive(shared_address(&s.control->q_full[buffer.slot]));
+    barrier_arrive(shared_address(&s.control->q_full[buffer.slot]));
     buffer.advance();
   }
 }
@@ -290,7 +306,7 @@ class Consumer {
         lane(static_cast<int>(threadIdx.x & 31)) {}
 
   __device__ __forceinline__ void run() {
-    if (C::kToken && group == kConsumers - 1) named_arrive(1, 256);  // the first may issue
+    if (C::kToken && group == C::kConsumers - 1) named_arrive(1, 256);  // the first may issue
     for (;;) {
       next_item();
       while (item.count == 0) {
@@ -328,7 +344,7 @@ class Consumer {
   };
 
   __device__ __forceinline__ void next_item() {
-    const Message m = read_message(s.control, message, lane);
+    const Message m = read_message(s.control, message);
     item.head = m.head;
     item.count = m.count;
     const int row = group * 64 + warp * 16 + (lane & 15);
@@ -339,8 +355,7 @@ class Consumer {
     q_next.advance();
   }
   __device__ __forceinline__ void release_q() {
-    __syncwarp();
-    if (lane == 0) barrier_arrive(shared_address(&s.control->q_empty[q_done.slot]));
+    barrier_arrive(shared_address(&s.control->q_empty[q_done.slot]));
     q_done.advance();
   }
   __device__ __forceinline__ void wait_q() {
@@ -354,6 +369,10 @@ class Consumer {
     ring.advance();
     return slot;
   }
+  // Read by the lane that releases the slot.
+  __device__ __forceinline__ std::uint32_t columns_of(int slot) const {
+    return __shfl_sync(kAllLanes, lane == 0 ? s.control->columns[slot] : 0, 0);
+  }
   __device__ __forceinline__ void release_slot(int slot) {
     __syncwarp();
     if (lane == 0) barrier_arrive(shared_address(&s.control->slot_empty[slot]));
@@ -362,7 +381,7 @@ class Consumer {
     if (C::kToken) named_sync(1 + group, 256);
   }
   __device__ __forceinline__ void pass_token() {
-    if (C::kToken) named_arrive(1 + (group + 1) % kConsumers, 256);
+    if (C::kToken) named_arrive(1 + (group + 1) % C::kConsumers, 256);
   }
 
   // ---- products ----
@@ -374,8 +393,8 @@ class Consumer {
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < C::kDim / 16; ++i) {
-      const std::uint64_t offset = (i & 3) * 2 + (i >> 2) * (kTileRows * 128 / 16);
-      multiply_qk<C::kElement>(score, q + offset, k + offset, i == 0 ? 0 : 1);
+      multiply_qk<C::kElement>(score, q + operand_offset(i, C::kRows),
+                               k + operand_offset(i, kStepKeys), i == 0 ? 0 : 1);
     }
     wgmma_commit();
     pin(score);
@@ -491,7 +510,7 @@ class Consumer {
   __device__ __forceinline__ void open() {
     wait_q();
     const int k = wait_slot();
-    const std::uint32_t columns = s.control->columns[k];
+    const std::uint32_t columns = columns_of(k);
     take_token();
     issue_qk(k);
     pass_token();
@@ -508,7 +527,7 @@ class Consumer {
   }
   __device__ __forceinline__ void step() {
     const int k = wait_slot();
-    const std::uint32_t columns = s.control->columns[k];
+    const std::uint32_t columns = columns_of(k);
     take_token();
     issue_qk(k);
     const int v = wait_slot();
@@ -524,7 +543,7 @@ class Consumer {
   __device__ __forceinline__ void chain(const Item& done) {
     wait_q();
     const int k = wait_slot();
-    const std::uint32_t columns = s.control->columns[k];
+    const std::uint32_t columns = columns_of(k);
     take_token();
     issue_qk(k);
     const int v = wait_slot();
@@ -603,7 +622,7 @@ class Consumer {
 #pragma unroll
     for (int j = 0; j < kChunks; j += 2) {
       const int row = first + (lane & 15);
-      store_matrices(tile + tile_byte(row, j + (lane >> 4), kTileRows),
+      store_matrices(tile + tile_byte(row, j + (lane >> 4), C::kRows),
                      pack<C::kElement>(out[j * 4], out[j * 4 + 1]),
                      pack<C::kElement>(out[j * 4 + 2], out[j * 4 + 3]),
                      pack<C::kElement>(out[j * 4 + 4], out[j * 4 + 5]),
@@ -615,7 +634,7 @@ class Consumer {
     for (int i = 0; i < 16; i += kRowsAtOnce) {
       const int row = i + lane / kChunks;
       const int token = __shfl_sync(kAllLanes, done.token, row);
-      const uint4 value = load_shared(tile + tile_byte(first + row, chunk, kTileRows));
+      const uint4 value = load_shared(tile + tile_byte(first + row, chunk, C::kRows));
       if (token < 0) continue;
       char* target = static_cast<char*>(p.o) +
                      2 * (done.head * p.o_head_stride + token * p.o_token_stride + chunk * 8);
@@ -668,13 +687,13 @@ __device__ __forceinline__ Shared<C> share(unsigned char* raw) {
     Control* c = s.control;
     for (int i = 0; i < C::kSlots; ++i) {
       barrier_init(shared_address(&c->slot_full[i]), 1);
-      barrier_init(shared_address(&c->slot_empty[i]), kConsumerWarps);
+      barrier_init(shared_address(&c->slot_empty[i]), C::kConsumerWarps);
     }
     for (int i = 0; i < 2; ++i) {
-      barrier_init(shared_address(&c->q_full[i]), kLoaderWarps);
-      barrier_init(shared_address(&c->q_empty[i]), kConsumerWarps);
+      barrier_init(shared_address(&c->q_full[i]), kLoaderWarps * 32);
+      barrier_init(shared_address(&c->q_empty[i]), C::kConsumerWarps * 32);
       barrier_init(shared_address(&c->message_full[i]), 1);
-      barrier_init(shared_address(&c->message_empty[i]), kLoaderWarps + kConsumerWarps);
+      barrier_init(shared_address(&c->message_empty[i]), (kLoaderWarps + C::kConsumerWarps) * 32);
     }
     barrier_init_fence();
   }
@@ -683,7 +702,7 @@ __device__ __forceinline__ Shared<C> share(unsigned char* raw) {
 }
 
 template <class C>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(C::kThreads, 1)
     sparse_forward(const __grid_constant__ CUtensorMap k_map,
                    const __grid_constant__ CUtensorMap v_map,
                    const __grid_constant__ SparseParams p) {
@@ -691,7 +710,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ unsigned char raw[];
   const Shared<C> s = share<C>(raw);
   if (threadIdx.x < 128) {
-    registers_down<56>();
+    registers_down<C::kCopierRegisters>();
     const int warp = static_cast<int>(threadIdx.x / 32);
     if (warp == 0) {
       KeyCopier<C>(p, s, &k_map, &v_map).run();
@@ -699,7 +718,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       copy_queries<C>(p, s, warp - 1);
     }
   } else {
-    registers_up<224>();
+    registers_up<C::kConsumerRegisters>();
     Consumer<C>(p, s).run();
   }
 #else
@@ -770,8 +789,8 @@ cudaError_t launch(const SparseParams& params, const KeyTensor& k, const KeyTens
   status = ready(sparse_forward<C>, C::kSharedBytes, blocks);
   if (status != cudaSuccess) return status;
   if (blocks > params.item_count) blocks = params.item_count;
-  sparse_forward<C>
-      <<<static_cast<unsigned>(blocks), kThreads, C::kSharedBytes, stream>>>(k_map, v_map, params);
+  sparse_forward<C><<<static_cast<unsigned>(blocks), C::kThreads, C::kSharedBytes, stream>>>(
+      k_map, v_map, params);
   return cudaGetLastError();
 }
 

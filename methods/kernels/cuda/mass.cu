@@ -9,6 +9,10 @@
 
 namespace raingauge::cuda_walk {
 namespace sm90 {
+namespace {
+
+constexpr int kMassGroups = kMassRows / 64;
+constexpr float kLargestSum = 1.0e18F;
 
 template <class C>
 __device__ void copy_all_keys(const MassParams& m, const Shared<C>& s, const CUtensorMap* k) {
@@ -73,73 +77,52 @@ class Measurer {
     Cursor<2> message;
     Cursor<2> q;
     for (;;) {
-      item = read_message(s.control, message, lane);
+      item = read_message(s.control, message);
       if (item.count < 0) return;
       barrier_wait(shared_address(&s.control->q_full[q.slot]), q.phase);
       total[0] = total[1] = 0.0F;
-      measure_item(s.q_tile(q.slot), step_count(p.table, item.count));
+      const int steps = step_count(p.table, item.count);
+      for (int i = 0; i < steps; ++i) step(i, s.q_tile(q.slot));
       write_lse();
-      __syncwarp();
-      if (lane == 0) barrier_arrive(shared_address(&s.control->q_empty[q.slot]));
+      barrier_arrive(shared_address(&s.control->q_empty[q.slot]));
       q.advance();
     }
   }
 
  private:
-  struct Slot {
-    int index;
-    std::uint32_t columns;
-  };
-  // Two steps at a time: the second's products run under the first's sums.
-  __device__ __forceinline__ void measure_item(std::uint32_t tile, int steps) {
-    int i = 0;
-    for (; i + 1 < steps; i += 2) {
-      const Slot first = issue(even, tile);
-      const Slot second = issue(odd, tile);
-      wgmma_wait<1>();
-      finish(even, first, i);
-      wgmma_wait<0>();
-      finish(odd, second, i + 1);
-    }
-    if (i == steps) return;
-    const Slot last = issue(even, tile);
-    wgmma_wait<0>();
-    finish(even, last, i);
-  }
-  __device__ __forceinline__ Slot issue(float (&score)[64], std::uint32_t tile) {
+  __device__ __forceinline__ void step(int i, std::uint32_t tile) {
     const int slot = ring.slot;
     barrier_wait(shared_address(&s.control->slot_full[slot]), ring.phase);
     ring.advance();
+    const std::uint32_t columns =
+        __shfl_sync(kAllLanes, lane == 0 ? s.control->columns[slot] : 0, 0);
     const std::uint64_t q = matrix(tile + static_cast<std::uint32_t>(group * 64 * 128), 16, 1024);
     const std::uint64_t k = matrix(s.slot(slot), 16, 1024);
     pin(score);
     wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < C::kDim / 16; ++i) {
-      const std::uint64_t offset = (i & 3) * 2 + (i >> 2) * (kTileRows * 128 / 16);
-      multiply_qk<C::kElement>(score, q + offset, k + offset, i == 0 ? 0 : 1);
+    for (int j = 0; j < C::kDim / 16; ++j) {
+      multiply_qk<C::kElement>(score, q + operand_offset(j, C::kRows),
+                               k + operand_offset(j, kStepKeys), j == 0 ? 0 : 1);
     }
     wgmma_commit();
-    pin(score);
-    return {slot, s.control->columns[slot]};
-  }
-  __device__ __forceinline__ void finish(float (&score)[64], const Slot& slot, int i) {
+    wgmma_wait<0>();
     pin(score);
     __syncwarp();
-    if (lane == 0) barrier_arrive(shared_address(&s.control->slot_empty[slot.index]));
-    if (slot.columns != kAllColumns) {
+    if (lane == 0) barrier_arrive(shared_address(&s.control->slot_empty[slot]));
+    if (columns != kAllColumns) {
 #pragma unroll
       for (int e = 0; e < 64; ++e) {
         const int column = (e >> 2) * 8 + (lane & 3) * 2 + (e & 1);
-        if (!column_counts(slot.columns, column)) score[e] = -INFINITY;
+        if (!column_counts(columns, column)) score[e] = -INFINITY;
       }
     }
-    if (i == 0) find_references(score);
-    measure(score, i);
+    if (i == 0) find_references();
+    measure(i);
   }
 
   // The largest scaled scores of both rows become the references; a row of -inf gets 0.
-  __device__ __forceinline__ void find_references(const float (&score)[64]) {
+  __device__ __forceinline__ void find_references() {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float top = -INFINITY;
@@ -158,7 +141,7 @@ class Measurer {
   }
 
   // sums[row half][box of the step] over the row's four threads; one box of 128: all in the first.
-  __device__ __forceinline__ void add_up(const float (&score)[64], float (&sums)[2][2]) {
+  __device__ __forceinline__ void add_up(float (&sums)[2][2]) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) sums[half][0] = sums[half][1] = 0.0F;
 #pragma unroll
@@ -183,16 +166,16 @@ class Measurer {
     return x + __shfl_xor_sync(kAllLanes, x, 2);
   }
 
-  __device__ __forceinline__ void measure(const float (&score)[64], int i) {
+  __device__ __forceinline__ void measure(int i) {
     float sums[2][2];
-    add_up(score, sums);
+    add_up(sums);
     const float all = fmaxf(sums[0][0] + sums[0][1], sums[1][0] + sums[1][1]);
     // A row of which nothing was above 2^-126 yet may have a reference that is far too high.
     const bool lost =
         total[0] + sums[0][0] + sums[0][1] == 0.0F || total[1] + sums[1][0] + sums[1][1] == 0.0F;
     if (__any_sync(kAllLanes, !(all <= kLargestSum) || lost)) {
-      find_references(score);
-      add_up(score, sums);
+      find_references();
+      add_up(sums);
     }
     const bool pairs = p.table.box_keys == kHalfKeys;
     const int box = pairs ? 2 * i : i;
@@ -228,19 +211,19 @@ class Measurer {
   int group, warp, lane;
   Cursor<C::kSlots> ring;
   Message item{};
-  float even[64], odd[64];  // scores of a step
+  float score[64];
   float reference[2] = {0.0F, 0.0F}, total[2] = {0.0F, 0.0F};
 };
 
 template <class C>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(C::kThreads, 1)
     measure_levels(const __grid_constant__ CUtensorMap k_map,
                    const __grid_constant__ MassParams m) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ unsigned char raw[];
   const Shared<C> s = share<C>(raw);
   if (threadIdx.x < 128) {
-    registers_down<56>();
+    registers_down<C::kCopierRegisters>();
     const int warp = static_cast<int>(threadIdx.x / 32);
     if (warp == 0) {
       copy_all_keys<C>(m, s, &k_map);
@@ -248,7 +231,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       copy_queries<C>(m.attend, s, warp - 1);
     }
   } else {
-    registers_up<224>();
+    registers_up<C::kConsumerRegisters>();
     Measurer<C>(m, s).run();
   }
 #else
@@ -268,15 +251,17 @@ cudaError_t launch_levels(const MassParams& m, const KeyTensor& k, cudaStream_t 
   status = ready(measure_levels<C>, C::kSharedBytes, blocks);
   if (status != cudaSuccess) return status;
   if (blocks > p.item_count) blocks = p.item_count;
-  measure_levels<C><<<static_cast<unsigned>(blocks), kThreads, C::kSharedBytes, stream>>>(k_map, m);
+  measure_levels<C>
+      <<<static_cast<unsigned>(blocks), C::kThreads, C::kSharedBytes, stream>>>(k_map, m);
   return cudaGetLastError();
 }
 
 template <Element kElement>
 cudaError_t launch_levels_of(const MassParams& m, const KeyTensor& k, int head_dim,
                              cudaStream_t stream) {
-  if (head_dim == 64) return launch_levels<Config<kElement, 64, false>>(m, k, stream);
-  if (head_dim == 128) return launch_levels<Config<kElement, 128, false>>(m, k, stream);
+  if (head_dim == 64) return launch_levels<Config<kElement, 64, false, kMassGroups>>(m, k, stream);
+  if (head_dim == 128)
+    return launch_levels<Config<kElement, 128, false, kMassGroups>>(m, k, stream);
   return cudaErrorInvalidValue;
 }
 
