@@ -10,7 +10,7 @@
 // the other warpgroup's products. The chain does not break between items: the first product of the
 // next item goes out with the last of this one. A further step takes its weights under the reference
 // (the running maximum of online softmax) as it stands and looks at their sum instead of at the
-// maximum: only when a weight grows beyond 2^8 are the maximum found, the reference moved and the
+// maximum: only when weights grow beyond a limit are the maximum found, the reference moved and the
 // weights made again. Rows leave through shared memory by each warp alone.
 #pragma once
 
@@ -25,8 +25,11 @@ using namespace raingauge::hopper;
 
 constexpr float kLn2 = 0.69314718055994531F;
 constexpr unsigned kAllLanes = 0xffffffffU;
-constexpr int kLoaderWarps = 2;   // of Q
-constexpr float kLimit = 256.0F;  // of a thread's weights in one step, under a kept reference
+constexpr int kLoaderWarps = 2;  // of Q
+// What a thread's weights of one step may sum to under a kept reference. Weights are relative numbers:
+// only overflow bounds them, of f16 itself, or of fp32 sums of bf16 weights times large values.
+template <Element kElement>
+constexpr float kLimit = kElement == Element::f16 ? 32768.0F : 4294967296.0F;
 
 // kToken: the warpgroups issue their products in turn. kConsumers: warpgroups that compute.
 template <Element kElementType, int kHeadDim, bool kPassToken, int kGroups = 2>
@@ -471,7 +474,7 @@ class Consumer {
     float add[2];
     finish_pv(v);
     weigh(reference[0], reference[1], add);
-    const bool fits = (add[0] <= kLimit) & (add[1] <= kLimit);
+    const bool fits = (add[0] <= kLimit<C::kElement>)&(add[1] <= kLimit<C::kElement>);
     if (!__all_sync(kAllLanes, fits)) {
       move_references(add);
       weigh(base(0), base(1), add);
@@ -487,7 +490,8 @@ class Consumer {
     find_tops(tops);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const unsigned row = __ballot_sync(kAllLanes, !(add[half] <= kLimit)) >> (lane & 28) & 15U;
+      const unsigned row =
+          __ballot_sync(kAllLanes, !(add[half] <= kLimit<C::kElement>)) >> (lane & 28) & 15U;
       const float former = reference[half];
       if (row != 0) reference[half] = fmaxf(former, tops[half]);
       shrink[half] = row != 0 ? exp2_unit(former - base(half)) : 1.0F;
