@@ -9,10 +9,6 @@
 
 namespace raingauge::cuda_walk {
 namespace sm90 {
-namespace {
-
-constexpr int kMassGroups = kMassRows / 64;
-constexpr float kLargestSum = 1.0e18F;
 
 template <class C>
 __device__ void copy_all_keys(const MassParams& m, const Shared<C>& s, const CUtensorMap* k) {
@@ -259,9 +255,10 @@ cudaError_t launch_levels(const MassParams& m, const KeyTensor& k, cudaStream_t 
 template <Element kElement>
 cudaError_t launch_levels_of(const MassParams& m, const KeyTensor& k, int head_dim,
                              cudaStream_t stream) {
-  if (head_dim == 64) return launch_levels<Config<kElement, 64, false, kMassGroups>>(m, k, stream);
+  if (head_dim == 64)
+    return launch_levels<Config<kElement, 64, false, kMassRows / 64>>(m, k, stream);
   if (head_dim == 128)
-    return launch_levels<Config<kElement, 128, false, kMassGroups>>(m, k, stream);
+    return launch_levels<Config<kElement, 128, false, kMassRows / 64>>(m, k, stream);
   return cudaErrorInvalidValue;
 }
 
