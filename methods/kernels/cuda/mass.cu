@@ -5,10 +5,12 @@
 // below 2^-126 of it, which no later sum of the row can notice.
 #include "methods/kernels/cuda/mass.h"
 
-#include "methods/kernels/cuda/forward_sm90.cuh"
+#include "methods/kernels/cuda/pipeline_sm90.cuh"
 
 namespace raingauge::cuda_walk {
 namespace sm90 {
+
+constexpr bool kInTurn = true;  // in step, the warpgroups would multiply and exponentiate together
 
 template <class C>
 __device__ void copy_all_keys(const MassParams& m, const Shared<C>& s, const CUtensorMap* k) {
@@ -39,16 +41,8 @@ __device__ void copy_all_keys(const MassParams& m, const Shared<C>& s, const CUt
         s.control->columns[ring.slot] =
             step_columns(p.table, valid_keys(p.table, head, box),
                          second ? valid_keys(p.table, head, box + 1) : 0);
-        barrier_expect(full, C::kSlotBytes);
-        const int rows = p.table.box_keys;
-        for (int half = 0; half < C::kDim / 64; ++half) {
-          const std::uint32_t place = s.slot(ring.slot) + half * kStepKeys * 128;
-          copy_box(place, k, full, half * 64, box * rows, head, policy);
-          if (per_step == 2) {
-            copy_box(place + kHalfKeys * 128, k, full, half * 64,
-                     second ? (box + 1) * rows : 0x7fffff00, head, policy);
-          }
-        }
+        copy_boxes<C>(s.slot(ring.slot), k, full, box, second ? box + 1 : -1, p.table.box_keys,
+                      head, policy);
       }
       __syncwarp();
       ring.advance();
@@ -72,6 +66,7 @@ class Measurer {
   __device__ __forceinline__ void run() {
     Cursor<2> message;
     Cursor<2> q;
+    if (C::kToken && group == C::kConsumers - 1) named_arrive(1, 256);  // the first may issue
     for (;;) {
       item = read_message(s.control, message);
       if (item.count < 0) return;
@@ -90,29 +85,14 @@ class Measurer {
     const int slot = ring.slot;
     barrier_wait(shared_address(&s.control->slot_full[slot]), ring.phase);
     ring.advance();
-    const std::uint32_t columns =
-        __shfl_sync(kAllLanes, lane == 0 ? s.control->columns[slot] : 0, 0);
-    const std::uint64_t q = matrix(tile + static_cast<std::uint32_t>(group * 64 * 128), 16, 1024);
-    const std::uint64_t k = matrix(s.slot(slot), 16, 1024);
-    pin(score);
-    wgmma_fence();
-#pragma unroll
-    for (int j = 0; j < C::kDim / 16; ++j) {
-      multiply_qk<C::kElement>(score, q + operand_offset(j, C::kRows),
-                               k + operand_offset(j, kStepKeys), j == 0 ? 0 : 1);
-    }
-    wgmma_commit();
+    const std::uint32_t columns = columns_of(s.control->columns, slot);
+    if (C::kToken) named_sync(1 + group, 256);
+    issue_scores<C>(score, tile + static_cast<std::uint32_t>(group * 64 * 128), s.slot(slot));
+    if (C::kToken) named_arrive(1 + (group + 1) % C::kConsumers, 256);
     wgmma_wait<0>();
     pin(score);
-    __syncwarp();
-    if (lane == 0) barrier_arrive(shared_address(&s.control->slot_empty[slot]));
-    if (columns != kAllColumns) {
-#pragma unroll
-      for (int e = 0; e < 64; ++e) {
-        const int column = (e >> 2) * 8 + (lane & 3) * 2 + (e & 1);
-        if (!column_counts(columns, column)) score[e] = -INFINITY;
-      }
-    }
+    release_slot(s.control, slot);
+    mask_columns(score, columns);
     if (i == 0) find_references();
     measure(i);
   }
@@ -256,9 +236,9 @@ template <Element kElement>
 cudaError_t launch_levels_of(const MassParams& m, const KeyTensor& k, int head_dim,
                              cudaStream_t stream) {
   if (head_dim == 64)
-    return launch_levels<Config<kElement, 64, false, kMassRows / 64>>(m, k, stream);
+    return launch_levels<Config<kElement, 64, kInTurn, kMassRows / 64>>(m, k, stream);
   if (head_dim == 128)
-    return launch_levels<Config<kElement, 128, false, kMassRows / 64>>(m, k, stream);
+    return launch_levels<Config<kElement, 128, kInTurn, kMassRows / 64>>(m, k, stream);
   return cudaErrorInvalidValue;
 }
 
