@@ -4,7 +4,10 @@
 // oracle. All of it needs a GPU and says so elsewhere.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "data/error.h"
 #include "methods/kernels/conformance.h"
@@ -138,6 +141,33 @@ TEST_F(CudaDevice, GrowingAndPeakedRows) {
   }
 }
 
+// All values equal, tails heavier than any activation's, logits of ten thousand.
+TEST_F(CudaDevice, ConstantHeavyTailedAndLargeInputs) {
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    for (const std::int64_t dim : {64, 128}) {
+      Tensors tensors(dtype, 2, 900, dim);
+      const auto fill = [&](const auto& value) {
+        for (int t = 0; t < 3; ++t) {
+          for (std::int64_t h = 0; h < 2; ++h) {
+            for (std::int64_t n = 0; n < tensors.n; ++n) {
+              std::vector<float> row(at(dim));
+              for (float& x : row) x = value(t);
+              tensors.set(t, h, n, row);
+            }
+          }
+        }
+        expect_conforms(tensors, random_plan(2, 900, 128, {.keep = 0.5}, engine));
+      };
+      std::normal_distribution<float> normal;
+      fill([](int) { return 0.5F; });
+      fill([&](int) {
+        return std::clamp(normal(engine) / std::abs(normal(engine)), -40.0F, 40.0F);
+      });
+      fill([&](int t) { return t == 2 ? normal(engine) : 60.0F * normal(engine); });
+    }
+  }
+}
+
 TEST_F(CudaDevice, WhatIsNotSelectedIsNotRead) {
   for (const int block : {64, 128}) {
     Tensors tensors(DType::bf16, 2, 1111, 128, Tensors::Form::interleaved);
@@ -202,6 +232,25 @@ TEST_F(CudaDevice, NaNReachesTheRowsThatMeetIt) {
     }
     ASSERT_EQ(q_finite, q != 77) << q;
     ASSERT_EQ(k_finite, !meets) << q;
+  }
+}
+
+TEST_F(CudaDevice, InfInAValueReachesTheRowsThatMeetIt) {
+  for (const std::int64_t dim : {64, 128}) {
+    Tensors tensors(DType::bf16, 1, 600, dim);
+    tensors.randomise(engine);
+    const Plan plan = random_plan(1, 600, 128, {.keep = 0.5}, engine);
+    const std::vector<char> sees = visibility(plan, nullptr);
+    std::vector<float> row = tensors.get(2, 0, 300);
+    row[5] = std::numeric_limits<float>::infinity();
+    tensors.set(2, 0, 300, row);
+    const Outputs outputs = attend(tensors, plan);
+    for (std::int64_t q = 0; q < tensors.n; ++q) {
+      for (std::int64_t d = 0; d < dim; ++d) {
+        const bool meets = d == 5 && sees[at(q * tensors.n + 300)] != 0;
+        ASSERT_EQ(std::isfinite(outputs.o[at(q * dim + d)]), !meets) << q << ' ' << d;
+      }
+    }
   }
 }
 
