@@ -104,7 +104,10 @@ bool LiveAttention::plans_on_device(const RecordView& record, const AttendInputs
 // Returns the density of the plan.
 double LiveAttention::attend_on_device(const LiveCall& call, const AttendInputs& inputs) {
   const auto start = std::chrono::steady_clock::now();
-  planner_->plan(call.q, call.k);
+  // Keys that are padded for the kernel alone are not the planner's.
+  planner_->plan(
+      call.q, call.k,
+      call.padded ? KeyBoxes() : kernel_->key_boxes(planner_->frame(), planner_->lists(), inputs));
   const auto prepared = kernel_->prepare_on_device(planner_->frame(), planner_->lists(), inputs);
   kernel_->attend(*prepared, inputs, {call.o, nullptr});
   kernel_->synchronize();

@@ -100,7 +100,7 @@ void HopperForward::reserve(const Frame& frame, const AttendInputs& inputs) {
 std::unique_ptr<Prepared> HopperForward::prepare(const Plan& plan, const AttendInputs& inputs,
                                                  int threads) {
   const DeviceGuard guard(inputs.q.device);
-  permuted_ = nullptr;
+  permuted_ = k_there_ = nullptr;
   auto prepared = std::make_unique<HopperPrepared>();
   prepared->frame = upload(plan, inputs);
   const BoxWork work = make_box_work(plan, prepared->frame->boxes, threads);
@@ -125,15 +125,35 @@ bool HopperForward::takes_lists(const Plan& frame) const {
   return fits(frame.q_blocks) && fits(frame.k_blocks);
 }
 
+std::shared_ptr<HopperForward::Frame> HopperForward::frame_for_lists(const Plan& frame,
+                                                                     const DeviceLists& lists,
+                                                                     const AttendInputs& inputs) {
+  std::shared_ptr<Frame>& known = planned_[lists.frame];
+  if (known == nullptr) known = upload_for_lists(frame, inputs);
+  reserve(*known, inputs);
+  return known;
+}
+
+KeyBoxes HopperForward::key_boxes(const Plan& frame, const DeviceLists& lists,
+                                  const AttendInputs& inputs) {
+  const DeviceGuard guard(inputs.q.device);
+  permuted_ = k_there_ = nullptr;
+  k_planned_ = 0;
+  const BoxFrame& boxes = frame_for_lists(frame, lists, inputs)->boxes;
+  if (boxes.in_place || !boxes.block_is_box || boxes.rows != 1 || inputs.key_valid != nullptr) {
+    return {};
+  }
+  k_planned_ = lists.frame;
+  return {k_.data(), boxes.box_keys};
+}
+
 std::unique_ptr<Prepared> HopperForward::prepare_on_device(const Plan& frame,
                                                            const DeviceLists& lists,
                                                            const AttendInputs& inputs) {
   const Device& device = inputs.q.device;
   const DeviceGuard guard(device);
-  permuted_ = nullptr;
-  std::shared_ptr<Frame>& known = planned_[lists.frame];
-  if (known == nullptr) known = upload_for_lists(frame, inputs);
-  reserve(*known, inputs);
+  permuted_ = k_there_ = nullptr;
+  const std::shared_ptr<Frame> known = frame_for_lists(frame, lists, inputs);
   const cuda_walk::ItemParams params{lists.counts,
                                      known->q_offsets.as<std::int32_t>(),
                                      known->live_rows.as<std::int32_t>(),
@@ -148,6 +168,8 @@ std::unique_ptr<Prepared> HopperForward::prepare_on_device(const Plan& frame,
   prepared->items = known->items;
   prepared->boxes = lists.columns;
   prepared->item_count = static_cast<std::int32_t>(lists.heads * known->live_count);
+  if (k_planned_ == lists.frame) k_there_ = prepared.get();
+  k_planned_ = 0;
   return prepared;
 }
 
@@ -164,7 +186,7 @@ void HopperForward::permute(const Prepared& prepared, const AttendInputs& inputs
   if (frame.boxes.in_place) return;
   const DeviceGuard guard(inputs.q.device);
   const std::int64_t length = frame.boxes.boxes * frame.boxes.box_keys;
-  const cuda_walk::GatherParams params{inputs.k.data,
+  const cuda_walk::GatherParams params{k_there_ == &prepared ? nullptr : inputs.k.data,
                                        inputs.v.data,
                                        inputs.k.head_stride,
                                        inputs.k.token_stride,
@@ -179,6 +201,7 @@ void HopperForward::permute(const Prepared& prepared, const AttendInputs& inputs
                                        static_cast<std::int32_t>(inputs.k.head_dim)};
   check(cuda_walk::launch_gather(params, nullptr), "gathering keys");
   permuted_ = &prepared;
+  k_there_ = nullptr;  // good for one attend(): the inputs may have changed before the next
 }
 
 void HopperForward::attend(const Prepared& prepared, const AttendInputs& inputs,

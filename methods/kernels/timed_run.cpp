@@ -85,7 +85,8 @@ class DeviceRun final : public TimedRun {
 
   PhaseSample sample() override {
     timer_.start();
-    planner_.plan(inputs_.q, inputs_.k);
+    planner_.plan(inputs_.q, inputs_.k,
+                  kernel_.key_boxes(planner_.frame(), planner_.lists(), inputs_));
     timer_.mark();
     const auto prepared = kernel_.prepare_on_device(planner_.frame(), planner_.lists(), inputs_);
     timer_.mark();
