@@ -210,7 +210,9 @@ class Stage {
         !kernel.takes_device_lists(arm.planner->frame(), arena_->inputs())) {
       return kernel.prepare(arm.plan, arena_->inputs());
     }
-    arm.planner->plan(arena_->inputs().q, arena_->inputs().k);
+    arm.planner->plan(
+        arena_->inputs().q, arena_->inputs().k,
+        kernel.key_boxes(arm.planner->frame(), arm.planner->lists(), arena_->inputs()));
     return kernel.prepare_on_device(arm.planner->frame(), arm.planner->lists(), arena_->inputs());
   }
 
