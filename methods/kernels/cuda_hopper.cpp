@@ -43,6 +43,7 @@ struct HopperForward::HopperPrepared final : Prepared {
   DeviceBuffer own_boxes;               // lists made on the host
   const std::int32_t* boxes = nullptr;  // those, or a planner's
   std::int32_t item_count = 0;
+  std::int32_t every_box = 0;  // as SparseParams has it
   double tiles = std::numeric_limits<double>::quiet_NaN();
 };
 
@@ -150,11 +151,13 @@ std::unique_ptr<Prepared> HopperForward::prepare(const Plan& plan, const AttendI
   permuted_ = planned_keys_ = nullptr;
   auto prepared = std::make_unique<HopperPrepared>();
   prepared->frame = upload(plan, inputs);
-  const BoxWork work = make_box_work(plan, prepared->frame->boxes, threads);
+  const BoxWork work = make_box_work(plan, prepared->frame->boxes, threads,
+                                     cuda_walk::dense_rows(static_cast<int>(inputs.q.head_dim)));
   prepared->items = std::make_shared<DeviceBuffer>(to_device(inputs.q.device, work.items));
   prepared->own_boxes = to_device(inputs.q.device, work.boxes);
   prepared->boxes = prepared->own_boxes.as<std::int32_t>();
   prepared->item_count = static_cast<std::int32_t>(work.items.size());
+  prepared->every_box = work.every_box;
   prepared->tiles = work.density_tiles;
   reserve(*prepared->frame, inputs);
   return prepared;
@@ -298,6 +301,7 @@ void HopperForward::attend(const Prepared& prepared, const AttendInputs& inputs,
   params.group = 1;
   params.scale_log2 = static_cast<float>(double{inputs.scale} * 1.4426950408889634);
   params.counter = counter_.as<std::int32_t>();
+  params.every_box = mine.every_box;
   const auto keys = [&](const TensorView& x, DeviceBuffer& boxes) {
     if (frame.boxes.in_place) {
       return cuda_walk::KeyTensor{x.data, x.head_stride, x.token_stride, x.tokens};

@@ -13,44 +13,6 @@ namespace sm90 {
 constexpr bool kInTurn = true;  // in step, the warpgroups would multiply and exponentiate together
 
 template <class C>
-__device__ void copy_all_keys(const MassParams& m, const Shared<C>& s, const CUtensorMap* k) {
-  const SparseParams& p = m.attend;
-  const int lane = static_cast<int>(threadIdx.x & 31);
-  const std::uint64_t policy = policy_evict_last();
-  const int per_step = boxes_per_step(p.table);
-  Cursor<C::kSlots> ring;
-  Cursor<2> message;
-  for (int t = static_cast<int>(blockIdx.x);; t += static_cast<int>(gridDim.x)) {
-    const bool last = t >= p.item_count;
-    const TileItem item = last ? TileItem{0, 0, 0, 0, -1} : p.items[t];
-    barrier_wait(shared_address(&s.control->message_empty[message.slot]), message.phase ^ 1);
-    if (lane == 0) {
-      s.control->messages[message.slot] = {item.head, item.q_first, item.q_rows,
-                                           last ? -1 : m.boxes};
-      barrier_arrive(shared_address(&s.control->message_full[message.slot]));
-    }
-    __syncwarp();
-    message.advance();
-    if (last) return;
-    const int head = item.head / p.group;
-    for (int box = 0; box < m.boxes; box += per_step) {
-      const std::uint32_t full = shared_address(&s.control->slot_full[ring.slot]);
-      barrier_wait(shared_address(&s.control->slot_empty[ring.slot]), ring.phase ^ 1);
-      if (lane == 0) {
-        const bool second = per_step == 2 && box + 1 < m.boxes;
-        s.control->columns[ring.slot] =
-            step_columns(p.table, valid_keys(p.table, head, box),
-                         second ? valid_keys(p.table, head, box + 1) : 0);
-        copy_boxes<C>(s.slot(ring.slot), k, full, box, second ? box + 1 : -1, p.table.box_keys,
-                      head, policy);
-      }
-      __syncwarp();
-      ring.advance();
-    }
-  }
-}
-
-template <class C>
 class Measurer {
  public:
   static constexpr float kLargestSum = 1.0e18F;
@@ -202,7 +164,7 @@ __global__ void __launch_bounds__(C::kThreads, 1)
     registers_down<C::kCopierRegisters>();
     const int warp = static_cast<int>(threadIdx.x / 32);
     if (warp == 0) {
-      copy_all_keys<C>(m, s, &k_map);
+      AllBoxCopier<C, false>(m.attend, s, &k_map, nullptr).run(m.boxes);
     } else if (warp <= kLoaderWarps) {
       copy_queries<C>(m.attend, s, warp - 1);
     }

@@ -27,6 +27,7 @@ struct Config {
   static constexpr int kDim = kHeadDim;
   static constexpr bool kToken = kPassToken;
   static constexpr int kConsumers = kGroups;
+  static constexpr bool kDense = kGroups == 3;  // items meet all boxes
   static constexpr int kConsumerWarps = kGroups * 4;
   static constexpr int kThreads = (kGroups + 1) * 128;
   static constexpr int kRows = kGroups * 64;  // of Q
@@ -37,8 +38,8 @@ struct Config {
   static constexpr int kSharedBytes = 1024 + 2 * kQBytes + kSlots * kSlotBytes + 1024;
   // Of a thread, as setmaxnreg moves them: (kGroups * kConsumer + kCopier) * 128 <= 65536, and what
   // the launch gives.
-  static constexpr int kCopierRegisters = 56;
-  static constexpr int kConsumerRegisters = kGroups == 2 ? 224 : kGroups == 3 ? 152 : 104;
+  static constexpr int kCopierRegisters = kGroups == 3 ? 32 : 56;
+  static constexpr int kConsumerRegisters = kGroups == 2 ? 224 : kGroups == 3 ? 160 : 104;
 };
 
 // An item as the copying warp announces it; count < 0: no more items.
@@ -127,7 +128,8 @@ __device__ __forceinline__ void copy_query_rows(const SparseParams& p, const Mes
         row < item.q_rows ? static_cast<int>(query_token(p, item.head, item.q_first + row)) : -1;
   }
   const char* base = static_cast<const char*>(p.q) + 2 * item.head * p.q_head_stride;
-#pragma unroll 4
+  constexpr int kAhead = C::kDense ? 1 : 4;  // its copying warps have few registers
+#pragma unroll kAhead
   for (int i = 0; i < 64; i += kRowsAtOnce) {
     const int row = i + lane / kChunks;
     const int token = __shfl_sync(kAllLanes, i < 32 ? tokens[0] : tokens[1], row & 31);
@@ -292,13 +294,84 @@ class KeyCopier {
   int v_first = -1, v_second = -1, v_head = 0;
 };
 
+// For items that meet all boxes: no lists, no counter. With kValues, V of a step follows K of the next.
+template <class C, bool kValues>
+class AllBoxCopier {
+ public:
+  __device__ AllBoxCopier(const SparseParams& params, const Shared<C>& shared,
+                          const CUtensorMap* k_map, const CUtensorMap* v_map)
+      : p(params), s(shared), k(k_map), v(v_map), lane(static_cast<int>(threadIdx.x & 31)) {}
+
+  __device__ void run(int boxes) {
+    const int per_step = boxes_per_step(p.table);
+    for (int t = static_cast<int>(blockIdx.x);; t += static_cast<int>(gridDim.x)) {
+      const bool last = t >= p.item_count;
+      if (last) flush(boxes);
+      publish(last ? nullptr : p.items + t, boxes);
+      if (last) return;
+      const int head = p.items[t].head / p.group;
+      for (int box = 0; box < boxes; box += per_step) {
+        send(k, box, boxes, head);
+        flush(boxes);
+        v_box = box;
+        v_head = head;
+      }
+    }
+  }
+
+ private:
+  __device__ __forceinline__ void publish(const TileItem* item, int boxes) {
+    barrier_wait(shared_address(&s.control->message_empty[message.slot]), message.phase ^ 1);
+    if (lane == 0) {
+      Message& to = s.control->messages[message.slot];
+      if (item == nullptr) {
+        to.count = -1;
+      } else {
+        to = {item->head, item->q_first, item->q_rows, boxes};
+      }
+      barrier_arrive(shared_address(&s.control->message_full[message.slot]));
+    }
+    __syncwarp();
+    message.advance();
+  }
+  __device__ __forceinline__ void flush(int boxes) {
+    if (kValues && v_box >= 0) send(v, v_box, boxes, v_head);
+    v_box = -1;
+  }
+  __device__ __forceinline__ void send(const CUtensorMap* map, int box, int boxes, int head) {
+    barrier_wait(shared_address(&s.control->slot_empty[ring.slot]), ring.phase ^ 1);
+    if (lane == 0) {
+      const bool second = p.table.box_keys == kHalfKeys && box + 1 < boxes;
+      s.control->columns[ring.slot] = step_columns(p.table, valid_keys(p.table, head, box),
+                                                   second ? valid_keys(p.table, head, box + 1) : 0);
+      copy_boxes<C>(s.slot(ring.slot), map, shared_address(&s.control->slot_full[ring.slot]), box,
+                    second ? box + 1 : -1, p.table.box_keys, head, policy_evict_last());
+    }
+    __syncwarp();
+    ring.advance();
+  }
+
+  const SparseParams& p;
+  const Shared<C>& s;
+  const CUtensorMap* k;
+  const CUtensorMap* v;
+  int lane;
+  Cursor<C::kSlots> ring;
+  Cursor<2> message;
+  int v_box = -1, v_head = 0;
+};
+
 // The work of the first warpgroup in a forward pass.
 template <class C>
 __device__ __forceinline__ void copy_all(const SparseParams& p, const Shared<C>& s,
                                          const CUtensorMap* k_map, const CUtensorMap* v_map) {
   const int warp = static_cast<int>(threadIdx.x / 32);
   if (warp == 0) {
-    KeyCopier<C>(p, s, k_map, v_map).run();
+    if constexpr (C::kDense) {
+      AllBoxCopier<C, true>(p, s, k_map, v_map).run(p.every_box);
+    } else {
+      KeyCopier<C>(p, s, k_map, v_map).run();
+    }
   } else if (warp <= kLoaderWarps) {
     copy_queries<C>(p, s, warp - 1);
   }

@@ -102,6 +102,25 @@ TEST_F(CudaDevice, EveryRaggedLength) {
   }
 }
 
+// They take a kernel of their own: no lists, 192 query rows an item.
+TEST_F(CudaDevice, DensePlansOfHeadDim64) {
+  for (const std::int64_t tokens : {1, 63, 65, 128, 191, 192, 193, 400, 1000}) {
+    for (const int block : {48, 64, 128, 300}) {
+      SCOPED_TRACE(std::to_string(tokens) + " tokens, blocks of " + std::to_string(block));
+      Tensors tensors(block == 128 ? DType::f16 : DType::bf16, 3, tokens, 64,
+                      Tensors::Form::interleaved);
+      tensors.randomise(engine);
+      expect_conforms(tensors, dense_plan(3, tokens, block));
+      const PlanForm form{.orders = true, .per_head = tokens % 2 == 0, .ragged = true, .keep = 1.0};
+      expect_conforms(tensors, random_plan(3, tokens, block, form, engine));
+      std::vector<std::uint8_t> valid(at(tokens), 1);
+      for (std::size_t i = 0; i < valid.size(); ++i) valid[i] = i > 140 && engine() % 3 != 0;
+      tensors.inputs.key_valid = valid.data();
+      expect_conforms(tensors, dense_plan(3, tokens, block));
+    }
+  }
+}
+
 TEST_F(CudaDevice, RandomShapesOneAfterAnother) {
   for (int trial = 0; trial < 60; ++trial) {
     const auto tokens = static_cast<std::int64_t>(1 + engine() % 900);
