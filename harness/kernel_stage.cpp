@@ -214,7 +214,8 @@ class Stage {
         !kernel.takes_device_lists(arm.planner->frame(), arena_->inputs())) {
       return kernel.prepare(arm.plan, arena_->inputs());
     }
-    arm.planner->plan(arena_->inputs().q, arena_->inputs().k);
+    arm.planner->plan(arena_->inputs().q, arena_->inputs().k,
+                      key_boxes_of(kernel, *arm.planner, arena_->inputs()));
     return kernel.prepare_on_device(arm.planner->frame(), arm.planner->lists(), arena_->inputs());
   }
 

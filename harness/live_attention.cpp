@@ -114,7 +114,8 @@ double LiveAttention::attend_on_device(const LiveCall& call, const AttendInputs&
                                        DeviceSide& side) {
   DevicePlanner& planner = *side.planner;
   const auto start = std::chrono::steady_clock::now();
-  planner.plan(call.q, call.k);
+  // Keys that are padded for the kernel alone are not the planner's.
+  planner.plan(call.q, call.k, call.padded ? KeyBoxes() : key_boxes_of(*kernel_, planner, inputs));
   const auto prepared = kernel_->prepare_on_device(planner.frame(), planner.lists(), inputs);
   kernel_->attend(*prepared, inputs, {call.o, nullptr});
   kernel_->synchronize();

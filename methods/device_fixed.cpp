@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "data/error.h"
 #include "methods/device_plan.h"
 #include "methods/kernels/device.h"
 
@@ -34,7 +35,9 @@ class FixedPlanner final : public DevicePlanner {
   }
 
   bool decides() const override { return false; }
-  void plan(const TensorView& /*q*/, const TensorView& /*k*/) override {}
+  void plan(const TensorView& /*q*/, const TensorView& /*k*/, const KeyBoxes& boxes) override {
+    if (boxes.data != nullptr) throw Error("device plan: fixed lists read no keys and copy none");
+  }
   DeviceLists lists() const override {
     return {device_,
             frame_id_,

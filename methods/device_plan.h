@@ -28,6 +28,13 @@ inline std::uint64_t next_device_frame() {
   return ++last;
 }
 
+// Where a planner leaves a copy of the keys in block order while it reads them for their means: [heads,
+// key blocks, rows, head_dim] of the keys' type, zeros after a block's last key.
+struct KeyBoxes {
+  void* data = nullptr;   // device memory; null: no copy is wanted
+  std::int32_t rows = 0;  // of every block; at least as many as its tokens
+};
+
 // A method's decision for records of one shape: orders, layouts and forced blocks are made once on the
 // host; what depends on Q and K is decided on the device at every call.
 class DevicePlanner {
@@ -36,8 +43,8 @@ class DevicePlanner {
   // False: the lists depend on nothing and are there from the start; plan() does nothing.
   virtual bool decides() const { return true; }
   // Launches on the default stream and returns before the work is done. q, k: the record's heads, in
-  // its token order, on the planner's device.
-  virtual void plan(const TensorView& q, const TensorView& k) = 0;
+  // its token order, on the planner's device. No copy can be had of records that rule keys out.
+  virtual void plan(const TensorView& q, const TensorView& k, const KeyBoxes& boxes = {}) = 0;
   // Of the last plan(); valid until the next one.
   virtual DeviceLists lists() const = 0;
   // Orders and layouts, with empty lists.

@@ -171,11 +171,14 @@ class RecipePlanner final : public DevicePlanner {
     params_.scale = static_cast<float>(record.info->scale);
   }
 
-  void plan(const TensorView& q, const TensorView& k) override {
+  void plan(const TensorView& q, const TensorView& k, const KeyBoxes& boxes) override {
     const DeviceGuard guard(device_);
-    pool(q, frame_.q_blocks.blocks, q_offsets_, nullptr, q_means_);
+    if (boxes.data != nullptr && key_valid_.bytes() != 0) {
+      throw Error("device plan: no copy of the keys is made of records that rule keys out");
+    }
+    pool(q, frame_.q_blocks.blocks, q_offsets_, nullptr, q_means_, {});
     pool(k, frame_.k_blocks.blocks, k_offsets_,
-         key_valid_.bytes() == 0 ? nullptr : key_valid_.as<std::uint8_t>(), k_means_);
+         key_valid_.bytes() == 0 ? nullptr : key_valid_.as<std::uint8_t>(), k_means_, boxes);
     check_launch(cuda_plan::launch_select(params_, nullptr), "selecting blocks");
   }
 
@@ -209,7 +212,7 @@ class RecipePlanner final : public DevicePlanner {
 
  private:
   void pool(const TensorView& x, std::int64_t blocks, const DeviceBuffer& offsets,
-            const std::uint8_t* key_valid, DeviceBuffer& means) {
+            const std::uint8_t* key_valid, DeviceBuffer& means, const KeyBoxes& boxes) {
     if (!(x.device == device_) || x.heads != frame_.heads || x.tokens != frame_.tokens ||
         x.head_dim != head_dim_) {
       throw Error("device plan: a tensor of another shape or device than the planner was made for");
@@ -225,7 +228,9 @@ class RecipePlanner final : public DevicePlanner {
                                        static_cast<std::int32_t>(frame_.heads),
                                        static_cast<std::int32_t>(blocks),
                                        static_cast<std::int32_t>(head_dim_),
-                                       means.as<float>()};
+                                       means.as<float>(),
+                                       boxes.data,
+                                       boxes.rows};
     check_launch(cuda_plan::launch_pool(params, element, nullptr), "block means");
   }
 

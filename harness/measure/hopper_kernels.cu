@@ -31,10 +31,11 @@ SparseParams params_of(const void* q, void* o, float* lse, int heads, int tokens
 
 extern "C" int attend(const void* q, const void* k, const void* v, void* o, float* lse, int heads,
                       int tokens, int head_dim, const void* items, int item_count, const int* boxes,
-                      int* counter, float scale_log2) {
+                      int* counter, float scale_log2, int every_box) {
   SparseParams p =
       params_of(q, o, lse, heads, tokens, head_dim, items, item_count, counter, scale_log2);
   p.boxes = boxes;
+  p.every_box = every_box;
   const std::int64_t stride = std::int64_t{heads} * head_dim;
   return launch_sparse_sm90(p, {k, head_dim, stride, tokens}, {v, head_dim, stride, tokens},
                             Element::bf16, head_dim, nullptr);

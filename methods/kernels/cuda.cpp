@@ -271,6 +271,10 @@ class CudaKernel final : public Kernel {
   bool takes_device_lists(const Plan& frame, const AttendInputs& inputs) const override {
     return !supports(frame, inputs) && hopper_.covers(inputs) && hopper_.takes_lists(frame);
   }
+  KeyBoxes key_boxes(const Plan& frame, const DeviceLists& lists,
+                     const AttendInputs& inputs) override {
+    return hopper_.key_boxes(frame, lists, inputs);
+  }
   std::unique_ptr<Prepared> prepare_on_device(const Plan& frame, const DeviceLists& lists,
                                               const AttendInputs& inputs) override {
     return hopper_.prepare_on_device(frame, lists, inputs);

@@ -43,8 +43,56 @@ struct HopperForward::HopperPrepared final : Prepared {
   DeviceBuffer own_boxes;               // lists made on the host
   const std::int32_t* boxes = nullptr;  // those, or a planner's
   std::int32_t item_count = 0;
+  std::int32_t every_box = 0;  // as SparseParams has it
   double tiles = std::numeric_limits<double>::quiet_NaN();
 };
+
+// Work beside the default stream, between two points of it.
+class HopperForward::SideStream {
+ public:
+  explicit SideStream(const Device& device) : device_(device) {
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
+    for (cudaEvent_t* event : {&begin_, &end_}) {
+      check(cudaEventCreateWithFlags(event, cudaEventDisableTiming), "creating an event");
+    }
+  }
+  ~SideStream() {
+    const DeviceGuard guard(device_);
+    cudaStreamSynchronize(stream_);
+    cudaEventDestroy(begin_);
+    cudaEventDestroy(end_);
+    cudaStreamDestroy(stream_);
+  }
+  SideStream(const SideStream&) = delete;
+  SideStream& operator=(const SideStream&) = delete;
+
+  bool is_on(const Device& device) const { return device_ == device; }
+  // What is launched on the stream returned comes after all that the default stream has been given.
+  cudaStream_t fork() {
+    check(cudaEventRecord(begin_, nullptr), "recording an event");
+    check(cudaStreamWaitEvent(stream_, begin_, 0), "waiting for an event");
+    return stream_;
+  }
+  void mark() {
+    check(cudaEventRecord(end_, stream_), "recording an event");
+    under_way_ = true;
+  }
+  // What the default stream is given from now on comes after mark().
+  void join() {
+    if (!under_way_) return;
+    check(cudaStreamWaitEvent(nullptr, end_, 0), "waiting for an event");
+    under_way_ = false;
+  }
+
+ private:
+  Device device_;
+  cudaStream_t stream_ = nullptr;
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+  bool under_way_ = false;
+};
+
+HopperForward::HopperForward() = default;
+HopperForward::~HopperForward() = default;
 
 bool HopperForward::covers(const AttendInputs& inputs) const {
   static const std::vector<CudaInfo> kDevices = list_cuda_devices();
@@ -100,14 +148,16 @@ void HopperForward::reserve(const Frame& frame, const AttendInputs& inputs) {
 std::unique_ptr<Prepared> HopperForward::prepare(const Plan& plan, const AttendInputs& inputs,
                                                  int threads) {
   const DeviceGuard guard(inputs.q.device);
-  permuted_ = nullptr;
+  permuted_ = planned_keys_ = nullptr;
   auto prepared = std::make_unique<HopperPrepared>();
   prepared->frame = upload(plan, inputs);
-  const BoxWork work = make_box_work(plan, prepared->frame->boxes, threads);
+  const BoxWork work = make_box_work(plan, prepared->frame->boxes, threads,
+                                     cuda_walk::dense_rows(static_cast<int>(inputs.q.head_dim)));
   prepared->items = std::make_shared<DeviceBuffer>(to_device(inputs.q.device, work.items));
   prepared->own_boxes = to_device(inputs.q.device, work.boxes);
   prepared->boxes = prepared->own_boxes.as<std::int32_t>();
   prepared->item_count = static_cast<std::int32_t>(work.items.size());
+  prepared->every_box = work.every_box;
   prepared->tiles = work.density_tiles;
   reserve(*prepared->frame, inputs);
   return prepared;
@@ -125,15 +175,41 @@ bool HopperForward::takes_lists(const Plan& frame) const {
   return fits(frame.q_blocks) && fits(frame.k_blocks);
 }
 
+std::shared_ptr<HopperForward::Frame> HopperForward::frame_for_lists(const Plan& frame,
+                                                                     const DeviceLists& lists,
+                                                                     const AttendInputs& inputs) {
+  std::shared_ptr<Frame>& known = planned_[lists.frame];
+  if (known == nullptr) known = upload_for_lists(frame, inputs);
+  reserve(*known, inputs);
+  return known;
+}
+
+KeyBoxes HopperForward::key_boxes(const Plan& frame, const DeviceLists& lists,
+                                  const AttendInputs& inputs) {
+  const DeviceGuard guard(inputs.q.device);
+  permuted_ = planned_keys_ = nullptr;
+  keys_for_ = 0;
+  const std::shared_ptr<Frame> known = frame_for_lists(frame, lists, inputs);
+  const BoxFrame& boxes = known->boxes;
+  if (boxes.in_place || !boxes.block_is_box || boxes.rows != 1 || inputs.key_valid != nullptr) {
+    return {};
+  }
+  if (side_ == nullptr || !side_->is_on(inputs.q.device)) {
+    side_ = std::make_unique<SideStream>(inputs.q.device);
+  }
+  gather(*known, inputs, false, side_->fork());
+  side_->mark();
+  keys_for_ = lists.frame;
+  return {k_.data(), boxes.box_keys};
+}
+
 std::unique_ptr<Prepared> HopperForward::prepare_on_device(const Plan& frame,
                                                            const DeviceLists& lists,
                                                            const AttendInputs& inputs) {
   const Device& device = inputs.q.device;
   const DeviceGuard guard(device);
-  permuted_ = nullptr;
-  std::shared_ptr<Frame>& known = planned_[lists.frame];
-  if (known == nullptr) known = upload_for_lists(frame, inputs);
-  reserve(*known, inputs);
+  permuted_ = planned_keys_ = nullptr;
+  const std::shared_ptr<Frame> known = frame_for_lists(frame, lists, inputs);
   const cuda_walk::ItemParams params{lists.counts,
                                      known->q_offsets.as<std::int32_t>(),
                                      known->live_rows.as<std::int32_t>(),
@@ -148,6 +224,8 @@ std::unique_ptr<Prepared> HopperForward::prepare_on_device(const Plan& frame,
   prepared->items = known->items;
   prepared->boxes = lists.columns;
   prepared->item_count = static_cast<std::int32_t>(lists.heads * known->live_count);
+  if (keys_for_ == lists.frame) planned_keys_ = prepared.get();
+  keys_for_ = 0;
   return prepared;
 }
 
@@ -159,12 +237,10 @@ bool HopperForward::permutes(const Prepared& prepared) const {
   return !dynamic_cast<const HopperPrepared&>(prepared).frame->boxes.in_place;
 }
 
-void HopperForward::permute(const Prepared& prepared, const AttendInputs& inputs) {
-  const Frame& frame = *dynamic_cast<const HopperPrepared&>(prepared).frame;
-  if (frame.boxes.in_place) return;
-  const DeviceGuard guard(inputs.q.device);
+void HopperForward::gather(const Frame& frame, const AttendInputs& inputs, bool keys,
+                           void* stream) {
   const std::int64_t length = frame.boxes.boxes * frame.boxes.box_keys;
-  const cuda_walk::GatherParams params{inputs.k.data,
+  const cuda_walk::GatherParams params{keys ? inputs.k.data : nullptr,
                                        inputs.v.data,
                                        inputs.k.head_stride,
                                        inputs.k.token_stride,
@@ -177,8 +253,17 @@ void HopperForward::permute(const Prepared& prepared, const AttendInputs& inputs
                                        length,
                                        static_cast<std::int32_t>(frame.heads),
                                        static_cast<std::int32_t>(inputs.k.head_dim)};
-  check(cuda_walk::launch_gather(params, nullptr), "gathering keys");
+  check(cuda_walk::launch_gather(params, stream), "moving keys and values into boxes");
+}
+
+void HopperForward::permute(const Prepared& prepared, const AttendInputs& inputs) {
+  const Frame& frame = *dynamic_cast<const HopperPrepared&>(prepared).frame;
+  if (frame.boxes.in_place) return;
+  const DeviceGuard guard(inputs.q.device);
+  if (side_ != nullptr) side_->join();
+  if (planned_keys_ != &prepared) gather(frame, inputs, true, nullptr);
   permuted_ = &prepared;
+  planned_keys_ = nullptr;  // good for one attend(): the inputs may have changed before the next
 }
 
 void HopperForward::attend(const Prepared& prepared, const AttendInputs& inputs,
@@ -216,6 +301,7 @@ void HopperForward::attend(const Prepared& prepared, const AttendInputs& inputs,
   params.group = 1;
   params.scale_log2 = static_cast<float>(double{inputs.scale} * 1.4426950408889634);
   params.counter = counter_.as<std::int32_t>();
+  params.every_box = mine.every_box;
   const auto keys = [&](const TensorView& x, DeviceBuffer& boxes) {
     if (frame.boxes.in_place) {
       return cuda_walk::KeyTensor{x.data, x.head_stride, x.token_stride, x.tokens};

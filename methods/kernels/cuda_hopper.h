@@ -21,6 +21,12 @@ class HopperForward {
 
   // Whether lists of a device's planner on this frame are lists of boxes as they stand.
   bool takes_lists(const Plan& frame) const;
+  HopperForward();
+  ~HopperForward();
+
+  // The place of the keys where blocks are boxes, for the next prepare_on_device() of these lists. The
+  // values set out for theirs at once, beside what the default stream does next.
+  KeyBoxes key_boxes(const Plan& frame, const DeviceLists& lists, const AttendInputs& inputs);
   // The first call for a frame uploads what the frame is; later ones launch one kernel.
   std::unique_ptr<Prepared> prepare_on_device(const Plan& frame, const DeviceLists& lists,
                                               const AttendInputs& inputs);
@@ -44,15 +50,23 @@ class HopperForward {
     std::int32_t live_count = 0;
   };
   struct HopperPrepared;
+  class SideStream;
   static std::shared_ptr<Frame> upload(const Plan& plan, const AttendInputs& inputs);
   static std::shared_ptr<Frame> upload_for_lists(const Plan& plan, const AttendInputs& inputs);
+  std::shared_ptr<Frame> frame_for_lists(const Plan& frame, const DeviceLists& lists,
+                                         const AttendInputs& inputs);
   void reserve(const Frame& frame, const AttendInputs& inputs);
+  // Moves values into boxes, and keys unless `keys` is false.
+  void gather(const Frame& frame, const AttendInputs& inputs, bool keys, void* stream);
 
   // By DeviceLists::frame; arms take turns.
   std::map<std::uint64_t, std::shared_ptr<Frame>> planned_;
   // Boxes of K and V, the output in the inputs' type, and the work counter: used again by every call.
   DeviceBuffer k_, v_, o_, counter_;
-  const Prepared* permuted_ = nullptr;  // whose keys lie in k_ and v_, until attend() used them
+  const Prepared* permuted_ = nullptr;      // whose keys lie in k_ and v_, until attend() used them
+  const Prepared* planned_keys_ = nullptr;  // whose keys and values need no more than side_'s end
+  std::uint64_t keys_for_ = 0;              // DeviceLists::frame of the last key_boxes()
+  std::unique_ptr<SideStream> side_;
 };
 
 }  // namespace raingauge

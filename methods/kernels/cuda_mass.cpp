@@ -64,13 +64,11 @@ void check(int status, const char* what) {
 
 std::vector<TileItem> tiles_of(const Plan& plan, std::int64_t heads) {
   std::vector<TileItem> items;
+  const auto tokens = static_cast<std::int32_t>(plan.tokens);
   for (std::int64_t h = 0; h < heads; ++h) {
-    for (std::int64_t b = 0; b < plan.q_blocks.blocks; ++b) {
-      const std::int32_t end = plan.q_blocks.end(0, b);
-      for (std::int32_t q = plan.q_blocks.begin(0, b); q < end; q += cuda_walk::kTileRows) {
-        items.push_back(
-            {0, static_cast<std::int32_t>(h), q, std::min(cuda_walk::kTileRows, end - q), 0});
-      }
+    for (std::int32_t q = 0; q < tokens; q += cuda_walk::kMassRows) {
+      items.push_back(
+          {0, static_cast<std::int32_t>(h), q, std::min(cuda_walk::kMassRows, tokens - q), 0});
     }
   }
   return items;

@@ -109,6 +109,12 @@ class Kernel {
   virtual bool takes_device_lists(const Plan& /*frame*/, const AttendInputs& /*inputs*/) const {
     return false;
   }
+  // Where the planner of these lists may leave the keys while it plans: the prepare_on_device() after it
+  // then finds them there. Not every frame has such a place.
+  virtual KeyBoxes key_boxes(const Plan& /*frame*/, const DeviceLists& /*lists*/,
+                             const AttendInputs& /*inputs*/) {
+    return {};
+  }
   // `frame` has the orders and layouts. Launches on the default stream and waits for nothing.
   virtual std::unique_ptr<Prepared> prepare_on_device(const Plan& /*frame*/,
                                                       const DeviceLists& /*lists*/,
@@ -129,5 +135,12 @@ class Kernel {
   // What the last attend() resolved to where the kernel is a dispatcher ("cuDNN"); may be empty.
   virtual std::string detail() const { return {}; }
 };
+
+// Where `planner` leaves the keys for `kernel`; nowhere when it reads none itself.
+inline KeyBoxes key_boxes_of(Kernel& kernel, const DevicePlanner& planner,
+                             const AttendInputs& inputs) {
+  if (!planner.decides()) return {};
+  return kernel.key_boxes(planner.frame(), planner.lists(), inputs);
+}
 
 }  // namespace raingauge

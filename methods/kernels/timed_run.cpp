@@ -94,7 +94,7 @@ class DeviceRun final : public TimedRun {
   PhaseSample sample(bool /*reuse*/) override {
     timer_.start();
     if (planner_.decides()) {
-      planner_.plan(inputs_.q, inputs_.k);
+      planner_.plan(inputs_.q, inputs_.k, key_boxes_of(kernel_, planner_, inputs_));
       timer_.mark();
     }
     const auto prepared = kernel_.prepare_on_device(planner_.frame(), planner_.lists(), inputs_);

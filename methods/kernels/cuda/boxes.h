@@ -31,8 +31,10 @@ struct BoxWork {
   std::vector<std::int32_t> boxes;         // of all lists, ascending; boxes without a key left out
   std::vector<cuda_walk::TileItem> items;  // by falling number of steps; ties: head, position
   double density_tiles = 0.0;              // 128 x 128 tiles executed / all
+  std::int32_t every_box = 0;              // > 0: items meet all of so many boxes and have no lists
 };
-// Throws Unsupported when a count exceeds int32.
-BoxWork make_box_work(const Plan& plan, const BoxFrame& frame, int threads = 0);
+// dense_rows > 0: where the plan keeps every pair, items of so many query rows without lists. Throws
+// Unsupported when a count exceeds int32.
+BoxWork make_box_work(const Plan& plan, const BoxFrame& frame, int threads = 0, int dense_rows = 0);
 
 }  // namespace raingauge

@@ -8,8 +8,12 @@ namespace {
 template <Element kElement>
 cudaError_t launch_dim(const SparseParams& params, const KeyTensor& k, const KeyTensor& v,
                        int head_dim, cudaStream_t stream) {
+  if (params.every_box > 0) {
+    if (head_dim != 64) return cudaErrorInvalidValue;
+    return sm90::launch<sm90::Config<kElement, 64, false, 3>>(params, k, v, stream);
+  }
   if (head_dim == 64) {
-    return sm90::launch<sm90::Config<kElement, 64, true>>(params, k, v, stream);
+    return sm90::launch<sm90::Config<kElement, 64, false>>(params, k, v, stream);
   }
   if (head_dim == 128) {
     return sm90::launch<sm90::Config<kElement, 128, false>>(params, k, v, stream);

@@ -10,270 +10,225 @@
 // the other warpgroup's products. The chain does not break between items: the first product of the
 // next item goes out with the last of this one. A further step takes its weights under the reference
 // (the running maximum of online softmax) as it stands and looks at their sum instead of at the
-// maximum: only when a weight grows beyond 2^8 are the maximum found, the reference moved and the
+// maximum: only when weights grow beyond a limit are the maximum found, the reference moved and the
 // weights made again. Rows leave through shared memory by each warp alone.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 
-#include "methods/kernels/cuda/forward_sm90.h"
-#include "methods/kernels/cuda/hopper.cuh"
+#include "methods/kernels/cuda/pipeline_sm90.cuh"
 
 namespace raingauge::cuda_walk::sm90 {
 
-using namespace raingauge::hopper;
+// What a thread's weights of one step may sum to under a kept reference. Weights are relative numbers:
+// only overflow bounds them, of f16 itself, or of fp32 sums of bf16 weights times large values.
+template <Element kElement>
+constexpr float kLimit = kElement == Element::f16 ? 32768.0F : 4294967296.0F;
 
-constexpr float kLn2 = 0.69314718055994531F;
-constexpr unsigned kAllLanes = 0xffffffffU;
-constexpr int kConsumers = 2;  // warpgroups that compute
-constexpr int kConsumerWarps = kConsumers * 4;
-constexpr int kThreads = (kConsumers + 1) * 128;
-constexpr int kLoaderWarps = 2;   // of Q
-constexpr float kLimit = 256.0F;  // of a thread's weights in one step, under a kept reference
-
-// kToken: the warpgroups issue their products in turn.
-template <Element kElementType, int kHeadDim, bool kPassToken>
-struct Config {
-  static constexpr Element kElement = kElementType;
-  static constexpr int kDim = kHeadDim;
-  static constexpr bool kToken = kPassToken;
-  static constexpr int kQBytes = kTileRows * kDim * 2;
-  static constexpr int kSlotBytes = kStepKeys * kDim * 2;
-  static constexpr int kSlots = kDim == 128 ? 5 : 12;
-  static constexpr int kSharedBytes = 1024 + 2 * kQBytes + kSlots * kSlotBytes + 1024;
-};
-
-// An item as the copying warp announces it; count < 0: no more items.
-struct alignas(16) Message {
-  std::int32_t head, q_first, q_rows, count;
-};
-
-struct alignas(16) Control {
-  std::uint64_t slot_full[12], slot_empty[12];
-  std::uint64_t q_full[2], q_empty[2];
-  std::uint64_t message_full[2], message_empty[2];
-  std::uint32_t columns[12];  // of the K slots, see step_columns()
-  Message messages[2];
-};
-static_assert(sizeof(Control) <= 1024);
-
-// A place in a ring and the parity of its current round.
-template <int kSize>
-struct Cursor {
-  int slot = 0;
-  std::uint32_t phase = 0;
-  __device__ __forceinline__ void advance() {
-    if (++slot == kSize) {
-      slot = 0;
-      phase ^= 1;
-    }
-  }
-};
-
-template <class C>
-struct Shared {
-  std::uint32_t q, slots;  // shared-memory addresses
-  Control* control;
-  __device__ __forceinline__ std::uint32_t q_tile(int buffer) const {
-    return q + static_cast<std::uint32_t>(buffer * C::kQBytes);
-  }
-  __device__ __forceinline__ std::uint32_t slot(int index) const {
-    return slots + static_cast<std::uint32_t>(index * C::kSlotBytes);
-  }
-};
-
-__device__ __forceinline__ std::int64_t query_token(const SparseParams& p, int head, int position) {
-  if (p.q_tokens == nullptr) return position;
-  return p.q_tokens[head * p.q_tokens_stride + position];
-}
-
-// ---- the copying warpgroup --------------------------------------------------------------------
-
-template <class C>
-class KeyCopier {
- public:
-  __device__ KeyCopier(const SparseParams& params, const Shared<C>& shared,
-                       const CUtensorMap* k_map, const CUtensorMap* v_map)
-      : p(params), s(shared), k(k_map), v(v_map), lane(static_cast<int>(threadIdx.x & 31)) {}
-
-  __device__ void run() {
-    policy = policy_evict_last();
-    int index = take();
-    TileItem item = load(index);
-    publish(item);
-    int ahead = take();
-    while (item.count >= 0) {
-      index = __shfl_sync(kAllLanes, ahead, 0);
-      const TileItem next = load(index);
-      ahead = take();  // used one item later: its latency is hidden
-      copy_item(item, next);
-      item = next;
-    }
-    flush();
-    leave();
-  }
-
- private:
-  // The next item's number, in lane 0.
-  __device__ __forceinline__ int take() {
-    int index = 0;
-    if (lane == 0) index = atomicAdd(p.counter, 1);
-    return index;
-  }
-  __device__ __forceinline__ TileItem load(int index) {
-    index = __shfl_sync(kAllLanes, index, 0);
-    if (index < p.item_count) return p.items[index];
-    return TileItem{0, 0, 0, 0, -1};
-  }
-  __device__ __forceinline__ void publish(const TileItem& item) {
-    barrier_wait(shared_address(&s.control->message_empty[message.slot]), message.phase ^ 1);
-    if (lane == 0) {
-      s.control->messages[message.slot] = {item.head, item.q_first, item.q_rows, item.count};
-      barrier_arrive(shared_address(&s.control->message_full[message.slot]));
-    }
-    __syncwarp();
-    message.advance();
-  }
-
-  // Boxes [first, second] of one slot; a missing second box (-1) becomes zeros.
-  __device__ __forceinline__ void copy_slot(const CUtensorMap* map, int first, int second, int head,
-                                            std::uint32_t columns) {
-    const std::uint32_t full = shared_address(&s.control->slot_full[ring.slot]);
-    barrier_wait(shared_address(&s.control->slot_empty[ring.slot]), ring.phase ^ 1);
-    if (lane == 0) {
-      s.control->columns[ring.slot] = columns;
-      barrier_expect(full, C::kSlotBytes);
-      const std::uint32_t target = s.slot(ring.slot);
-      const int rows = p.table.box_keys;
+// The largest scaled score of both rows of this thread.
+__device__ __forceinline__ void find_tops(const float (&score)[64], float scale_log2,
+                                          float (&tops)[2]) {
 #pragma unroll
-      for (int half = 0; half < C::kDim / 64; ++half) {
-        const std::uint32_t place = target + half * kStepKeys * 128;
-        copy_box(place, map, full, half * 64, first * rows, head, policy);
-        if (rows == kHalfKeys) {
-          const int row = second < 0 ? 0x7fffff00 : second * rows;  // beyond every tensor: zeros
-          copy_box(place + kHalfKeys * 128, map, full, half * 64, row, head, policy);
-        }
-      }
+  for (int half = 0; half < 2; ++half) {
+    float top[2] = {fmaxf(score[half * 2], score[half * 2 + 1]),
+                    fmaxf(score[half * 2 + 4], score[half * 2 + 5])};
+#pragma unroll
+    for (int j = 2; j < 16; ++j) {
+      top[j & 1] = fmaxf(top[j & 1], score[j * 4 + half * 2]);
+      top[j & 1] = fmaxf(top[j & 1], score[j * 4 + half * 2 + 1]);
     }
-    __syncwarp();
-    ring.advance();
+    float m = fmaxf(top[0], top[1]);
+    m = fmaxf(m, __shfl_xor_sync(kAllLanes, m, 1));
+    m = fmaxf(m, __shfl_xor_sync(kAllLanes, m, 2));
+    tops[half] = m * scale_log2;
   }
-
-  // V of the step before goes out after K of this one: the order in which they are used.
-  __device__ __forceinline__ void flush() {
-    if (v_first >= 0) copy_slot(v, v_first, v_second, v_head, 0);
-    v_first = -1;
-  }
-
-  __device__ void copy_item(const TileItem& item, const TileItem& next) {
-    const int per_step = boxes_per_step(p.table);
-    const int head = item.head / p.group;
-    int box = lane < item.count ? p.boxes[item.first + lane] : 0;
-    int valid = lane < item.count ? valid_keys(p.table, head, box) : 0;
-    bool published = false;
-    for (int chunk = 0; chunk < item.count; chunk += 32) {
-      const int mine = chunk + 32 + lane;
-      const int box_ahead = mine < item.count ? p.boxes[item.first + mine] : 0;
-      const int in_chunk = min(32, item.count - chunk);
-      for (int i = 0; i < in_chunk; i += per_step) {
-        const int first = __shfl_sync(kAllLanes, box, i);
-        const int first_valid = __shfl_sync(kAllLanes, valid, i);
-        int second = -1;
-        int second_valid = 0;
-        if (per_step == 2) {
-          second = __shfl_sync(kAllLanes, box, (i + 1) & 31);
-          second_valid = __shfl_sync(kAllLanes, valid, (i + 1) & 31);
-          if (i + 1 >= in_chunk) {
-            second = -1;
-            second_valid = 0;
-          }
-        }
-        copy_slot(k, first, second, head, step_columns(p.table, first_valid, second_valid));
-        flush();
-        v_first = first;
-        v_second = second;
-        v_head = head;
-        if (!published) {
-          publish(next);
-          published = true;
-        }
-      }
-      box = box_ahead;
-      valid = mine < item.count ? valid_keys(p.table, head, box) : 0;
-    }
-    if (!published) {
-      flush();
-      publish(next);
-    }
-    if (next.count <= 0) flush();
-  }
-
-  // The last thread block to leave resets the counter, so that a captured graph can be replayed.
-  __device__ void leave() {
-    if (lane != 0) return;
-    __threadfence();
-    if (atomicAdd(p.counter + 1, 1) == static_cast<int>(gridDim.x) - 1) {
-      p.counter[0] = 0;
-      p.counter[1] = 0;
-    }
-  }
-
-  const SparseParams& p;
-  const Shared<C>& s;
-  const CUtensorMap* k;
-  const CUtensorMap* v;
-  int lane;
-  std::uint64_t policy = 0;
-  Cursor<C::kSlots> ring;
-  Cursor<2> message;
-  int v_first = -1, v_second = -1, v_head = 0;
-};
-
-__device__ __forceinline__ Message read_message(Control* control, Cursor<2>& cursor, int lane) {
-  barrier_wait(shared_address(&control->message_full[cursor.slot]), cursor.phase);
-  const Message message = control->messages[cursor.slot];
-  __syncwarp();
-  if (lane == 0) barrier_arrive(shared_address(&control->message_empty[cursor.slot]));
-  cursor.advance();
-  return message;
 }
 
-// Rows [half * 64, +64) of every item's query tile; missing rows become zeros.
+// 64 query rows of a warpgroup, of which a thread holds parts of two: unnormalised output, reference
+// and sum of the weights. Online softmax in base 2.
 template <class C>
-__device__ void copy_queries(const SparseParams& p, const Shared<C>& s, int half) {
+struct Rows {
+  float out[C::kDim / 2];
+  float reference[2];  // of the weights; -inf until the row meets a score above it
+  float sum[2];        // this thread's part of the row sums
+
+  // What the exponents subtract: a row that has met only -inf subtracts 0.
+  __device__ __forceinline__ float base(int half) const {
+    return reference[half] == -INFINITY ? 0.0F : reference[half];
+  }
+  __device__ __forceinline__ void scale_out(const float (&factor)[2]) {
+#pragma unroll
+    for (int i = 0; i < C::kDim / 2; ++i) out[i] *= factor[(i >> 1) & 1];
+  }
+  // Whether weights that were taken with the references as they are keep their precision; `add` are
+  // their sums. Rows that have met only -inf have the reference -inf, hence infinite or NaN weights, and
+  // do not fit either.
+  static __device__ __forceinline__ bool fit(const float (&add)[2]) {
+    constexpr float kMost = kLimit<C::kElement>;
+    return add[0] <= kMost && add[1] <= kMost;
+  }
+  // Moves the references of the rows whose weights do not fit; the others keep theirs, so that no row's
+  // bits depend on its neighbours.
+  __device__ __forceinline__ void move_references(const float (&score)[64], float scale_log2,
+                                                  const float (&add)[2]) {
+    constexpr float kMost = kLimit<C::kElement>;
+    float tops[2];
+    float shrink[2];
+    find_tops(score, scale_log2, tops);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const unsigned row =
+          __ballot_sync(kAllLanes, !(add[half] <= kMost)) >> (threadIdx.x & 28) & 15U;
+      const float former = reference[half];
+      if (row != 0) reference[half] = fmaxf(former, tops[half]);
+      shrink[half] = row != 0 ? exp2_unit(former - base(half)) : 1.0F;
+      sum[half] *= shrink[half];
+    }
+    scale_out(shrink);
+  }
+};
+
+// Weights 2^(score - base), packed as the second product's operand, and their sums in this thread.
+template <Element kElement>
+__device__ __forceinline__ void weigh(const float (&score)[64], float scale_log2, float base0,
+                                      float base1, std::uint32_t (&weight)[32], float (&add)[2]) {
+  const float bases[2] = {base0, base1};
+  float part[2][2] = {{0.0F, 0.0F}, {0.0F, 0.0F}};
+#pragma unroll
+  for (int i = 0; i < 64; i += 2) {
+    const int half = (i >> 1) & 1;
+    float w[2];
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      w[j] = exp2_unit(fmaf(score[i + j], scale_log2, -bases[half]));
+      part[half][j] += w[j];
+    }
+    weight[i >> 1] = pack<kElement>(w[0], w[1]);
+  }
+  add[0] = part[0][0] + part[0][1];
+  add[1] = part[1][0] + part[1][1];
+}
+
+// out += weight * V of a slot; issued, not waited for.
+template <class C>
+__device__ __forceinline__ void issue_values(float (&out)[C::kDim / 2], std::uint32_t (&weight)[32],
+                                             std::uint32_t v_slot, int accumulate) {
+  const std::uint64_t v = matrix(v_slot, kStepKeys * 128, 1024);
+  pin(out);
+  pin(weight);
+  wgmma_fence();
+#pragma unroll
+  for (int i = 0; i < kStepKeys / 16; ++i) {
+    multiply_pv<C::kElement>(out, weight + 4 * i, v + i * (2048 / 16), i == 0 ? accumulate : 1);
+  }
+  wgmma_commit();
+  pin(out);
+}
+
+// ---- results ----------------------------------------------------------------------------------
+
+// Where the sixteen rows of a warp go.
+struct Target {
+  int head;
+  int token;           // of row (lane & 15) of the warp; -1 beyond the item
+  int first;           // of the warp's rows in the query tile
+  std::uint32_t tile;  // shared address of the query tile, whose rows of this warp are free
+};
+
+template <class C>
+__device__ __forceinline__ void write_float(const SparseParams& p, const Rows<C>& rows,
+                                            const Target& to) {
+  const int lane = static_cast<int>(threadIdx.x & 31);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int token = __shfl_sync(kAllLanes, to.token, half * 8 + (lane >> 2));
+    if (token < 0) continue;
+    float* target = static_cast<float*>(p.o) + to.head * p.o_head_stride +
+                    token * p.o_token_stride + (lane & 3) * 2;
+#pragma unroll
+    for (int j = 0; j < C::kDim / 8; ++j) {
+      *reinterpret_cast<float2*>(target + j * 8) =
+          make_float2(rows.out[j * 4 + half * 2], rows.out[j * 4 + half * 2 + 1]);
+    }
+  }
+}
+// Through the warp's own sixteen rows of the query tile, which its last product has read.
+template <class C>
+__device__ __forceinline__ void write_element(const SparseParams& p, const Rows<C>& rows,
+                                              const Target& to) {
   constexpr int kChunks = C::kDim / 8;
   constexpr int kRowsAtOnce = 32 / kChunks;
   const int lane = static_cast<int>(threadIdx.x & 31);
-  const int chunk = lane % kChunks;
-  Cursor<2> message, buffer;
-  for (;;) {
-    const Message item = read_message(s.control, message, lane);
-    if (item.count < 0) return;
-    barrier_wait(shared_address(&s.control->q_empty[buffer.slot]), buffer.phase ^ 1);
-    if (item.count > 0) {
-      const std::uint32_t target = s.q_tile(buffer.slot);
-      int tokens[2];
+  const float(&out)[C::kDim / 2] = rows.out;
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int row = half * 64 + i * 32 + lane;
-        tokens[i] = row < item.q_rows
-                        ? static_cast<int>(query_token(p, item.head, item.q_first + row))
-                        : -1;
+  for (int j = 0; j < kChunks; j += 2) {
+    const int row = to.first + (lane & 15);
+    store_matrices(to.tile + tile_byte(row, j + (lane >> 4), C::kRows),
+                   pack<C::kElement>(out[j * 4], out[j * 4 + 1]),
+                   pack<C::kElement>(out[j * 4 + 2], out[j * 4 + 3]),
+                   pack<C::kElement>(out[j * 4 + 4], out[j * 4 + 5]),
+                   pack<C::kElement>(out[j * 4 + 6], out[j * 4 + 7]));
+  }
+  __syncwarp();
+  const int chunk = lane % kChunks;
+#pragma unroll
+  for (int i = 0; i < 16; i += kRowsAtOnce) {
+    const int row = i + lane / kChunks;
+    const int token = __shfl_sync(kAllLanes, to.token, row);
+    const uint4 value = load_shared(to.tile + tile_byte(to.first + row, chunk, C::kRows));
+    if (token < 0) continue;
+    char* target = static_cast<char*>(p.o) +
+                   2 * (to.head * p.o_head_stride + token * p.o_token_stride + chunk * 8);
+    *reinterpret_cast<uint4*>(target) = value;
+  }
+}
+// Normalises and writes the rows of a warp and their log-sum-exps.
+template <class C>
+__device__ __forceinline__ void write_rows(const SparseParams& p, Rows<C>& rows, const Target& to) {
+  const int lane = static_cast<int>(threadIdx.x & 31);
+  float inverse[2];
+  float total[2];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    total[half] = rows.sum[half];
+    total[half] += __shfl_xor_sync(kAllLanes, total[half], 1);
+    total[half] += __shfl_xor_sync(kAllLanes, total[half], 2);
+    inverse[half] = total[half] == 0.0F ? 0.0F : 1.0F / total[half];
+  }
+  rows.scale_out(inverse);
+  if (p.lse != nullptr) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int token = __shfl_sync(kAllLanes, to.token, half * 8 + (lane >> 2));
+      if ((lane & 3) == 0 && token >= 0) {
+        p.lse[to.head * p.lse_head_stride + token] =
+            total[half] == 0.0F ? -INFINITY : (rows.base(half) + log2f(total[half])) * kLn2;
       }
-      const char* base = static_cast<const char*>(p.q) + 2 * item.head * p.q_head_stride;
-#pragma unroll 4
-      for (int first = 0; first < 64; first += kRowsAtOnce) {
-        const int row = first + lane / kChunks;
-        const int token = __shfl_sync(kAllLanes, first < 32 ? tokens[0] : tokens[1], row & 31);
-        const char* source = base + 2 * (max(token, 0) * p.q_token_stride + chunk * 8);
-        copy_chunk(target + tile_byte(half * 64 + row, chunk, kTileRows), source, token >= 0);
-      }
-      wait_chunks();
-      fence_async_proxy();
     }
-    __syncwarp();
-    if (lane == 0) barrier_arrive(shared_address(&s.control->q_full[buffer.slot]));
-    buffer.advance();
+  }
+  if (p.o_is_float) {
+    write_float<C>(p, rows, to);
+  } else {
+    write_element<C>(p, rows, to);
+  }
+}
+// Rows without a key.
+template <class C>
+__device__ void write_empty(const SparseParams& p, const Target& to) {
+  const int lane = static_cast<int>(threadIdx.x & 31);
+  for (int row = 0; row < 16; ++row) {
+    const int token = __shfl_sync(kAllLanes, to.token, row);
+    if (token < 0) continue;
+    if (lane == 0 && p.lse != nullptr) p.lse[to.head * p.lse_head_stride + token] = -INFINITY;
+    const std::int64_t at = to.head * p.o_head_stride + token * p.o_token_stride;
+    for (int d = lane; d < C::kDim; d += 32) {
+      if (p.o_is_float) {
+        static_cast<float*>(p.o)[at + d] = 0.0F;
+      } else {
+        static_cast<std::uint16_t*>(p.o)[at + d] = 0;
+      }
+    }
   }
 }
 
@@ -290,14 +245,10 @@ class Consumer {
         lane(static_cast<int>(threadIdx.x & 31)) {}
 
   __device__ __forceinline__ void run() {
-    if (C::kToken && group == kConsumers - 1) named_arrive(1, 256);  // the first may issue
+    if (C::kToken && group == C::kConsumers - 1) named_arrive(1, 256);  // the first may issue
     for (;;) {
       next_item();
-      while (item.count == 0) {
-        write_empty();
-        release_q();
-        next_item();
-      }
+      skip_empty();
       if (item.count < 0) return;
       open();
       for (;;) {
@@ -307,11 +258,7 @@ class Consumer {
         next_item();
         if (item.count <= 0) {
           close(done);
-          while (item.count == 0) {
-            write_empty();
-            release_q();
-            next_item();
-          }
+          skip_empty();
           if (item.count < 0) return;
           open();
         } else {
@@ -323,192 +270,103 @@ class Consumer {
 
  private:
   struct Item {
-    int head, count, rows;
+    int head, count;
     int token;  // of row (lane & 15) of this warp; -1 beyond the item
   };
 
   __device__ __forceinline__ void next_item() {
-    const Message m = read_message(s.control, message, lane);
+    const Message m = read_message(s.control, message);
     item.head = m.head;
     item.count = m.count;
-    const int row = group * 64 + warp * 16 + (lane & 15);
+    const int row = first_row() + (lane & 15);
     item.token = m.count >= 0 && row < m.q_rows
                      ? static_cast<int>(query_token(p, m.head, m.q_first + row))
                      : -1;
     q_read = q_next;
     q_next.advance();
   }
+  __device__ __forceinline__ void skip_empty() {
+    while (item.count == 0) {
+      wait_q();
+      write_empty<C>(p, target(item));
+      release_q();
+      next_item();
+    }
+  }
+  __device__ __forceinline__ int first_row() const { return group * 64 + warp * 16; }
+  __device__ __forceinline__ Target target(const Item& done) const {
+    return {done.head, done.token, first_row(), s.q_tile(q_done.slot)};
+  }
   __device__ __forceinline__ void release_q() {
-    __syncwarp();
-    if (lane == 0) barrier_arrive(shared_address(&s.control->q_empty[q_done.slot]));
+    barrier_arrive(shared_address(&s.control->q_empty[q_done.slot]));
     q_done.advance();
   }
   __device__ __forceinline__ void wait_q() {
     barrier_wait(shared_address(&s.control->q_full[q_read.slot]), q_read.phase);
   }
-
-  // ---- slots ----
   __device__ __forceinline__ int wait_slot() {
     const int slot = ring.slot;
     barrier_wait(shared_address(&s.control->slot_full[slot]), ring.phase);
     ring.advance();
     return slot;
   }
-  __device__ __forceinline__ void release_slot(int slot) {
-    __syncwarp();
-    if (lane == 0) barrier_arrive(shared_address(&s.control->slot_empty[slot]));
-  }
   __device__ __forceinline__ void take_token() {
     if (C::kToken) named_sync(1 + group, 256);
   }
   __device__ __forceinline__ void pass_token() {
-    if (C::kToken) named_arrive(1 + (group + 1) % kConsumers, 256);
+    if (C::kToken) named_arrive(1 + (group + 1) % C::kConsumers, 256);
   }
 
-  // ---- products ----
   __device__ __forceinline__ void issue_qk(int slot) {
-    const std::uint64_t q =
-        matrix(s.q_tile(q_read.slot) + static_cast<std::uint32_t>(group * 64 * 128), 16, 1024);
-    const std::uint64_t k = matrix(s.slot(slot), 16, 1024);
-    pin(score);
-    wgmma_fence();
-#pragma unroll
-    for (int i = 0; i < C::kDim / 16; ++i) {
-      const std::uint64_t offset = (i & 3) * 2 + (i >> 2) * (kTileRows * 128 / 16);
-      multiply_qk<C::kElement>(score, q + offset, k + offset, i == 0 ? 0 : 1);
-    }
-    wgmma_commit();
-    pin(score);
+    issue_scores<C>(score, s.q_tile(q_read.slot) + static_cast<std::uint32_t>(group * 64 * 128),
+                    s.slot(slot));
   }
   __device__ __forceinline__ void issue_pv(int slot) {
-    const std::uint64_t v = matrix(s.slot(slot), kStepKeys * 128, 1024);
-    pin(out);
-    pin(weight);
-    wgmma_fence();
-#pragma unroll
-    for (int i = 0; i < kStepKeys / 16; ++i) {
-      multiply_pv<C::kElement>(out, weight + 4 * i, v + i * (2048 / 16), i == 0 ? accumulate : 1);
-    }
-    wgmma_commit();
-    pin(out);
+    issue_values<C>(rows.out, weight, s.slot(slot), accumulate);
     accumulate = 1;
-  }
-
-  // ---- softmax ----
-  __device__ __forceinline__ void mask(std::uint32_t columns) {
-    if (columns == kAllColumns) return;
-#pragma unroll
-    for (int i = 0; i < 64; ++i) {
-      const int column = (i >> 2) * 8 + (lane & 3) * 2 + (i & 1);
-      if (!column_counts(columns, column)) score[i] = -INFINITY;
-    }
-  }
-
-  // The largest scaled score of both rows of this thread.
-  __device__ __forceinline__ void find_tops(float (&tops)[2]) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float top[2] = {fmaxf(score[half * 2], score[half * 2 + 1]),
-                      fmaxf(score[half * 2 + 4], score[half * 2 + 5])};
-#pragma unroll
-      for (int j = 2; j < 16; ++j) {
-        top[j & 1] = fmaxf(top[j & 1], score[j * 4 + half * 2]);
-        top[j & 1] = fmaxf(top[j & 1], score[j * 4 + half * 2 + 1]);
-      }
-      float m = fmaxf(top[0], top[1]);
-      m = fmaxf(m, __shfl_xor_sync(kAllLanes, m, 1));
-      m = fmaxf(m, __shfl_xor_sync(kAllLanes, m, 2));
-      tops[half] = m * p.scale_log2;
-    }
-  }
-  // What the exponents subtract: a row that has met only -inf subtracts 0.
-  __device__ __forceinline__ float base(int half) const {
-    return reference[half] == -INFINITY ? 0.0F : reference[half];
-  }
-  // Weights 2^(score - base), packed as the second product's operand, and their sums in this thread.
-  __device__ __forceinline__ void weigh(float base0, float base1, float (&add)[2]) {
-    const float bases[2] = {base0, base1};
-    float part[2][2] = {{0.0F, 0.0F}, {0.0F, 0.0F}};
-#pragma unroll
-    for (int i = 0; i < 64; i += 2) {
-      const int half = (i >> 1) & 1;
-      float w[2];
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const float x = fmaf(score[i + j], p.scale_log2, -bases[half]);
-        w[j] = exp2_unit(x);
-        part[half][j] += w[j];
-      }
-      weight[i >> 1] = pack<C::kElement>(w[0], w[1]);
-    }
-    add[0] = part[0][0] + part[0][1];
-    add[1] = part[1][0] + part[1][1];
-  }
-  // The weights of a further step. They are first taken with the references as they are: as long as
-  // no weight exceeds kLimit, sums and weights keep their relative precision and no maximum is
-  // needed. Rows that have met only -inf have the reference -inf, hence infinite or NaN weights, and
-  // come here for their first reference too.
-  __device__ __forceinline__ void soften(int v) {
-    float add[2];
-    finish_pv(v);
-    weigh(reference[0], reference[1], add);
-    const bool fits = (add[0] <= kLimit) & (add[1] <= kLimit);
-    if (!__all_sync(kAllLanes, fits)) {
-      move_references(add);
-      weigh(base(0), base(1), add);
-    }
-    sum[0] += add[0];
-    sum[1] += add[1];
-  }
-  // Of the rows whose weights do not fit; the others keep theirs, so that no row's bits depend on its
-  // neighbours.
-  __device__ __forceinline__ void move_references(const float (&add)[2]) {
-    float tops[2];
-    float shrink[2];
-    find_tops(tops);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const unsigned row = __ballot_sync(kAllLanes, !(add[half] <= kLimit)) >> (lane & 28) & 15U;
-      const float former = reference[half];
-      if (row != 0) reference[half] = fmaxf(former, tops[half]);
-      shrink[half] = row != 0 ? exp2_unit(former - base(half)) : 1.0F;
-      sum[half] *= shrink[half];
-    }
-    shrink_out(shrink);
   }
   __device__ __forceinline__ void finish_pv(int v) {
     wgmma_wait<0>();
-    pin(out);
+    pin(rows.out);
     pin(weight);
-    release_slot(v);
+    release_slot(s.control, v);
   }
-  __device__ __forceinline__ void shrink_out(const float (&shrink)[2]) {
-#pragma unroll
-    for (int i = 0; i < C::kDim / 2; ++i) out[i] *= shrink[(i >> 1) & 1];
+
+  // The weights of a further step, first taken with the references as they are.
+  __device__ __forceinline__ void soften(int v) {
+    float add[2];
+    finish_pv(v);
+    weigh<C::kElement>(score, p.scale_log2, rows.reference[0], rows.reference[1], weight, add);
+    if (!__all_sync(kAllLanes, Rows<C>::fit(add))) {
+      rows.move_references(score, p.scale_log2, add);
+      weigh<C::kElement>(score, p.scale_log2, rows.base(0), rows.base(1), weight, add);
+    }
+    rows.sum[0] += add[0];
+    rows.sum[1] += add[1];
   }
 
   // ---- the steps of an item ----
   __device__ __forceinline__ void open() {
     wait_q();
     const int k = wait_slot();
-    const std::uint32_t columns = s.control->columns[k];
+    const std::uint32_t columns = columns_of(s.control->columns, k);
     take_token();
     issue_qk(k);
     pass_token();
     wgmma_wait<0>();
     pin(score);
-    release_slot(k);
+    release_slot(s.control, k);
     start(columns);
   }
   __device__ __forceinline__ void start(std::uint32_t columns) {
-    mask(columns);
-    find_tops(reference);
-    weigh(base(0), base(1), sum);
+    mask_columns(score, columns);
+    find_tops(score, p.scale_log2, rows.reference);
+    weigh<C::kElement>(score, p.scale_log2, rows.base(0), rows.base(1), weight, rows.sum);
     accumulate = 0;
   }
   __device__ __forceinline__ void step() {
     const int k = wait_slot();
-    const std::uint32_t columns = s.control->columns[k];
+    const std::uint32_t columns = columns_of(s.control->columns, k);
     take_token();
     issue_qk(k);
     const int v = wait_slot();
@@ -516,15 +374,15 @@ class Consumer {
     pass_token();
     wgmma_wait<1>();
     pin(score);
-    release_slot(k);
-    mask(columns);
+    release_slot(s.control, k);
+    mask_columns(score, columns);
     soften(v);
   }
   // The last product of one item beside the first of the next.
   __device__ __forceinline__ void chain(const Item& done) {
     wait_q();
     const int k = wait_slot();
-    const std::uint32_t columns = s.control->columns[k];
+    const std::uint32_t columns = columns_of(s.control->columns, k);
     take_token();
     issue_qk(k);
     const int v = wait_slot();
@@ -532,10 +390,10 @@ class Consumer {
     pass_token();
     wgmma_wait<0>();
     pin(score);
-    pin(out);
+    pin(rows.out);
     pin(weight);
-    release_slot(k);
-    release_slot(v);
+    release_slot(s.control, k);
+    release_slot(s.control, v);
     write(done);
     start(columns);
   }
@@ -544,100 +402,12 @@ class Consumer {
     take_token();
     issue_pv(v);
     pass_token();
-    wgmma_wait<0>();
-    pin(out);
-    pin(weight);
-    release_slot(v);
+    finish_pv(v);
     write(done);
   }
-
-  // ---- results ----
   __device__ __forceinline__ void write(const Item& done) {
-    float inverse[2];
-    float total[2];
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      total[half] = sum[half];
-      total[half] += __shfl_xor_sync(kAllLanes, total[half], 1);
-      total[half] += __shfl_xor_sync(kAllLanes, total[half], 2);
-      inverse[half] = total[half] == 0.0F ? 0.0F : 1.0F / total[half];
-    }
-    shrink_out(inverse);
-    if (p.lse != nullptr) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int token = __shfl_sync(kAllLanes, done.token, half * 8 + (lane >> 2));
-        if ((lane & 3) == 0 && token >= 0) {
-          p.lse[done.head * p.lse_head_stride + token] =
-              total[half] == 0.0F ? -INFINITY : (base(half) + log2f(total[half])) * kLn2;
-        }
-      }
-    }
-    if (p.o_is_float) {
-      write_float(done);
-    } else {
-      write_element(done);
-    }
+    write_rows<C>(p, rows, target(done));
     release_q();
-  }
-  __device__ __forceinline__ void write_float(const Item& done) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int token = __shfl_sync(kAllLanes, done.token, half * 8 + (lane >> 2));
-      if (token < 0) continue;
-      float* target = static_cast<float*>(p.o) + done.head * p.o_head_stride +
-                      token * p.o_token_stride + (lane & 3) * 2;
-#pragma unroll
-      for (int j = 0; j < C::kDim / 8; ++j) {
-        *reinterpret_cast<float2*>(target + j * 8) =
-            make_float2(out[j * 4 + half * 2], out[j * 4 + half * 2 + 1]);
-      }
-    }
-  }
-  // Through the warp's own sixteen rows of the query tile, which its last product has read.
-  __device__ __forceinline__ void write_element(const Item& done) {
-    constexpr int kChunks = C::kDim / 8;
-    constexpr int kRowsAtOnce = 32 / kChunks;
-    const std::uint32_t tile = s.q_tile(q_done.slot);
-    const int first = group * 64 + warp * 16;
-#pragma unroll
-    for (int j = 0; j < kChunks; j += 2) {
-      const int row = first + (lane & 15);
-      store_matrices(tile + tile_byte(row, j + (lane >> 4), kTileRows),
-                     pack<C::kElement>(out[j * 4], out[j * 4 + 1]),
-                     pack<C::kElement>(out[j * 4 + 2], out[j * 4 + 3]),
-                     pack<C::kElement>(out[j * 4 + 4], out[j * 4 + 5]),
-                     pack<C::kElement>(out[j * 4 + 6], out[j * 4 + 7]));
-    }
-    __syncwarp();
-    const int chunk = lane % kChunks;
-#pragma unroll
-    for (int i = 0; i < 16; i += kRowsAtOnce) {
-      const int row = i + lane / kChunks;
-      const int token = __shfl_sync(kAllLanes, done.token, row);
-      const uint4 value = load_shared(tile + tile_byte(first + row, chunk, kTileRows));
-      if (token < 0) continue;
-      char* target = static_cast<char*>(p.o) +
-                     2 * (done.head * p.o_head_stride + token * p.o_token_stride + chunk * 8);
-      *reinterpret_cast<uint4*>(target) = value;
-    }
-  }
-  __device__ void write_empty() {
-    for (int row = 0; row < 16; ++row) {
-      const int token = __shfl_sync(kAllLanes, item.token, row);
-      if (token < 0) continue;
-      if (lane == 0 && p.lse != nullptr) {
-        p.lse[item.head * p.lse_head_stride + token] = -INFINITY;
-      }
-      const std::int64_t at = item.head * p.o_head_stride + token * p.o_token_stride;
-      for (int d = lane; d < C::kDim; d += 32) {
-        if (p.o_is_float) {
-          static_cast<float*>(p.o)[at + d] = 0.0F;
-        } else {
-          static_cast<std::uint16_t*>(p.o)[at + d] = 0;
-        }
-      }
-    }
   }
 
   const SparseParams& p;
@@ -645,45 +415,15 @@ class Consumer {
   int group, warp, lane;
   Cursor<C::kSlots> ring;
   Cursor<2> message, q_read, q_next, q_done;
-  Item item{0, 0, 0, -1};
+  Item item{0, 0, -1};
   float score[64];
-  float out[C::kDim / 2];
   std::uint32_t weight[32];
-  float reference[2];  // base 2, of the weights; -inf until the row meets a score above it
-  float sum[2];        // this thread's part of the row sums
+  Rows<C> rows;
   int accumulate = 0;
 };
 
-// Lays out dynamic shared memory and readies its barriers; every thread of the block calls it.
 template <class C>
-__device__ __forceinline__ Shared<C> share(unsigned char* raw) {
-  const std::uint32_t start = shared_address(raw);
-  const std::uint32_t aligned = (start + 1023U) & ~1023U;
-  Shared<C> s;
-  s.q = aligned;
-  s.slots = aligned + 2 * C::kQBytes;
-  s.control = reinterpret_cast<Control*>(raw + (aligned - start) + 2 * C::kQBytes +
-                                         C::kSlots * C::kSlotBytes);
-  if (threadIdx.x == 0) {
-    Control* c = s.control;
-    for (int i = 0; i < C::kSlots; ++i) {
-      barrier_init(shared_address(&c->slot_full[i]), 1);
-      barrier_init(shared_address(&c->slot_empty[i]), kConsumerWarps);
-    }
-    for (int i = 0; i < 2; ++i) {
-      barrier_init(shared_address(&c->q_full[i]), kLoaderWarps);
-      barrier_init(shared_address(&c->q_empty[i]), kConsumerWarps);
-      barrier_init(shared_address(&c->message_full[i]), 1);
-      barrier_init(shared_address(&c->message_empty[i]), kLoaderWarps + kConsumerWarps);
-    }
-    barrier_init_fence();
-  }
-  __syncthreads();
-  return s;
-}
-
-template <class C>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(C::kThreads, 1)
     sparse_forward(const __grid_constant__ CUtensorMap k_map,
                    const __grid_constant__ CUtensorMap v_map,
                    const __grid_constant__ SparseParams p) {
@@ -691,68 +431,15 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ unsigned char raw[];
   const Shared<C> s = share<C>(raw);
   if (threadIdx.x < 128) {
-    registers_down<56>();
-    const int warp = static_cast<int>(threadIdx.x / 32);
-    if (warp == 0) {
-      KeyCopier<C>(p, s, &k_map, &v_map).run();
-    } else if (warp <= kLoaderWarps) {
-      copy_queries<C>(p, s, warp - 1);
-    }
+    registers_down<C::kCopierRegisters>();
+    copy_all<C>(p, s, &k_map, &v_map);
   } else {
-    registers_up<224>();
+    registers_up<C::kConsumerRegisters>();
     Consumer<C>(p, s).run();
   }
 #else
   __trap();  // compiled for another target; launch() refuses before this
 #endif
-}
-
-// ---- host -------------------------------------------------------------------------------------
-
-// [head, row, column] map of K or V with boxes of box_keys rows and 64 columns.
-inline cudaError_t encode_map(CUtensorMap& map, const KeyTensor& t, Element element, int head_dim,
-                              int heads, int box_keys) {
-  using Encode = decltype(&cuTensorMapEncodeTiled);
-  static Encode encode = nullptr;
-  if (encode == nullptr) {
-    void* entry = nullptr;
-    cudaDriverEntryPointQueryResult found{};
-    const cudaError_t status = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry,
-                                                                12000, cudaEnableDefault, &found);
-    if (status != cudaSuccess) return status;
-    if (found != cudaDriverEntryPointSuccess) return cudaErrorNotSupported;
-    encode = reinterpret_cast<Encode>(entry);
-  }
-  const cuuint64_t sizes[3] = {static_cast<cuuint64_t>(head_dim), static_cast<cuuint64_t>(t.rows),
-                               static_cast<cuuint64_t>(heads)};
-  // A head stride of 0 (one head) is not allowed.
-  const cuuint64_t strides[2] = {
-      static_cast<cuuint64_t>(t.token_stride) * 2,
-      static_cast<cuuint64_t>(heads == 1 ? t.rows * t.token_stride : t.head_stride) * 2};
-  const cuuint32_t box[3] = {64, static_cast<cuuint32_t>(box_keys), 1};
-  const cuuint32_t steps[3] = {1, 1, 1};
-  const CUresult result = encode(
-      &map,
-      element == Element::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-      3, const_cast<void*>(t.data), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
-}
-
-// Refuses a build without sm_90a, raises the kernel's shared-memory limit, counts multiprocessors.
-template <class Kernel>
-cudaError_t ready(Kernel* kernel, int shared_bytes, int& multiprocessors) {
-  cudaFuncAttributes attributes{};
-  cudaError_t status = cudaFuncGetAttributes(&attributes, kernel);
-  if (status != cudaSuccess) return status;
-  if (attributes.ptxVersion != 90) return cudaErrorNoKernelImageForDevice;
-  status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
-  if (status != cudaSuccess) return status;
-  int device = 0;
-  status = cudaGetDevice(&device);
-  if (status != cudaSuccess) return status;
-  return cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
 }
 
 template <class C>
@@ -769,9 +456,9 @@ cudaError_t launch(const SparseParams& params, const KeyTensor& k, const KeyTens
   int blocks = 0;
   status = ready(sparse_forward<C>, C::kSharedBytes, blocks);
   if (status != cudaSuccess) return status;
-  if (blocks > params.item_count) blocks = params.item_count;
-  sparse_forward<C>
-      <<<static_cast<unsigned>(blocks), kThreads, C::kSharedBytes, stream>>>(k_map, v_map, params);
+  blocks = std::min(blocks, params.item_count);
+  sparse_forward<C><<<static_cast<unsigned>(blocks), C::kThreads, C::kSharedBytes, stream>>>(
+      k_map, v_map, params);
   return cudaGetLastError();
 }
 

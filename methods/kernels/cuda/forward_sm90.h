@@ -37,9 +37,14 @@ struct SparseParams {
   std::int32_t group;     // query heads of one key head
   float scale_log2;       // softmax scale * log2(e), > 0
   std::int32_t* counter;  // [2], zero before the first launch and after every launch
+  // > 0: every item meets boxes 0 ... every_box - 1. Their lists are not read, and items may have up to
+  // dense_rows(head_dim) query rows.
+  std::int32_t every_box;
 };
 
 constexpr int kTileRows = 128;
+// Query rows of an item that meets all boxes; 0: such items are not covered at this head_dim.
+constexpr int dense_rows(int head_dim) { return head_dim == 64 ? 192 : 0; }
 
 // head_dim 64 or 128; on `stream` (a cudaStream_t) of the current device, which must have compute
 // capability 9.0. Returns a cudaError_t (0 = success). Nothing waits on the host.

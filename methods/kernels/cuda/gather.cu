@@ -29,14 +29,18 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(GatherParams p) {
     k_rows[i] = v_rows[i] = make_uint4(0, 0, 0, 0);
     const std::int32_t token = first + i < p.length ? slots[first + i] : -1;
     if (token < 0) continue;
-    k_rows[i] = __ldcs(reinterpret_cast<const uint4*>(k + token * p.k_token_stride));
+    if (p.k != nullptr) {
+      k_rows[i] = __ldcs(reinterpret_cast<const uint4*>(k + token * p.k_token_stride));
+    }
     v_rows[i] = __ldcs(reinterpret_cast<const uint4*>(v + token * p.v_token_stride));
   }
 #pragma unroll
   for (int i = 0; i < kRowsPerThread; ++i) {
     if (first + i >= p.length) break;
     const std::int64_t at = (head * p.length + first + i) * p.head_dim + lane * 8;
-    *reinterpret_cast<uint4*>(static_cast<std::uint16_t*>(p.k_out) + at) = k_rows[i];
+    if (p.k != nullptr) {
+      *reinterpret_cast<uint4*>(static_cast<std::uint16_t*>(p.k_out) + at) = k_rows[i];
+    }
     *reinterpret_cast<uint4*>(static_cast<std::uint16_t*>(p.v_out) + at) = v_rows[i];
   }
 }
@@ -52,6 +56,17 @@ constexpr int kSortThreads = 1024;
 constexpr int kMostBins = 4097;
 
 // Counting sort by one thread block: a few ten thousand items.
+// Adds one to place[bin] for every lane of `lanes`, once a warp and bin (counts are mostly equal); the
+// places that the lanes get are in their order.
+__device__ __forceinline__ int take_place(std::int32_t* place, int bin, unsigned lanes) {
+  const unsigned same = __match_any_sync(lanes, bin);
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const int leader = __ffs(static_cast<int>(same)) - 1;
+  int first = 0;
+  if (lane == leader) first = atomicAdd(&place[bin], __popc(same));
+  return __shfl_sync(same, first, leader) + __popc(same & ((1U << lane) - 1));
+}
+
 __global__ void __launch_bounds__(kSortThreads) items_kernel(ItemParams p) {
   __shared__ std::int32_t place[kMostBins];
   const int bins = static_cast<int>(p.stride) + 1;
@@ -59,21 +74,33 @@ __global__ void __launch_bounds__(kSortThreads) items_kernel(ItemParams p) {
   for (int i = static_cast<int>(threadIdx.x); i < bins; i += kSortThreads) place[i] = 0;
   __syncthreads();
   const auto row_of = [&](int i) { return (i / p.live_count) * p.rows + p.live[i % p.live_count]; };
-  for (int i = static_cast<int>(threadIdx.x); i < items; i += kSortThreads) {
-    atomicAdd(&place[p.counts[row_of(i)]], 1);
+  for (int first = 0; first < items; first += kSortThreads) {
+    const int i = first + static_cast<int>(threadIdx.x);
+    const unsigned lanes = __ballot_sync(0xffffffffU, i < items);
+    if (i < items) take_place(place, p.counts[row_of(i)], lanes);
   }
   __syncthreads();
-  // Exclusive sums from the largest count down; a few thousand bins.
-  if (threadIdx.x == 0) {
-    std::int32_t sum = 0;
-    for (int bin = bins - 1; bin >= 0; --bin) {
-      const std::int32_t here = place[bin];
-      place[bin] = sum;
-      sum += here;
+  // Exclusive sums from the largest count down, by one warp.
+  if (threadIdx.x < 32) {
+    const int lane = static_cast<int>(threadIdx.x);
+    int before = 0;
+    for (int first = 0; first < bins; first += 32) {
+      const int bin = bins - 1 - first - lane;
+      const int here = bin >= 0 ? place[bin] : 0;
+      int sum = here;
+      for (int step = 1; step < 32; step *= 2) {
+        const int other = __shfl_up_sync(0xffffffffU, sum, static_cast<unsigned>(step));
+        if (lane >= step) sum += other;
+      }
+      if (bin >= 0) place[bin] = before + sum - here;
+      before += __shfl_sync(0xffffffffU, sum, 31);
     }
   }
   __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < items; i += kSortThreads) {
+  for (int first = 0; first < items; first += kSortThreads) {
+    const int i = first + static_cast<int>(threadIdx.x);
+    const unsigned lanes = __ballot_sync(0xffffffffU, i < items);
+    if (i >= items) continue;
     const int row = row_of(i);
     const int block = p.live[i % p.live_count];
     const std::int32_t count = p.counts[row];
@@ -83,7 +110,7 @@ __global__ void __launch_bounds__(kSortThreads) items_kernel(ItemParams p) {
     item.q_first = p.q_offsets[block];
     item.q_rows = p.q_offsets[block + 1] - p.q_offsets[block];
     item.count = count;
-    p.items[atomicAdd(&place[count], 1)] = item;
+    p.items[take_place(place, count, lanes)] = item;
   }
 }
 

@@ -12,7 +12,7 @@ namespace raingauge::cuda_walk {
 
 // Rows of head_dim 2-byte elements, 16-byte aligned; strides in elements, multiples of 8.
 struct GatherParams {
-  const void* k;
+  const void* k;  // null: v alone
   const void* v;
   std::int64_t k_head_stride, k_token_stride;
   std::int64_t v_head_stride, v_token_stride;

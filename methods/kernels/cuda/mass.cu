@@ -5,56 +5,12 @@
 // below 2^-126 of it, which no later sum of the row can notice.
 #include "methods/kernels/cuda/mass.h"
 
-#include "methods/kernels/cuda/forward_sm90.cuh"
+#include "methods/kernels/cuda/pipeline_sm90.cuh"
 
 namespace raingauge::cuda_walk {
 namespace sm90 {
 
-template <class C>
-__device__ void copy_all_keys(const MassParams& m, const Shared<C>& s, const CUtensorMap* k) {
-  const SparseParams& p = m.attend;
-  const int lane = static_cast<int>(threadIdx.x & 31);
-  const std::uint64_t policy = policy_evict_last();
-  const int per_step = boxes_per_step(p.table);
-  Cursor<C::kSlots> ring;
-  Cursor<2> message;
-  for (int t = static_cast<int>(blockIdx.x);; t += static_cast<int>(gridDim.x)) {
-    const bool last = t >= p.item_count;
-    const TileItem item = last ? TileItem{0, 0, 0, 0, -1} : p.items[t];
-    barrier_wait(shared_address(&s.control->message_empty[message.slot]), message.phase ^ 1);
-    if (lane == 0) {
-      s.control->messages[message.slot] = {item.head, item.q_first, item.q_rows,
-                                           last ? -1 : m.boxes};
-      barrier_arrive(shared_address(&s.control->message_full[message.slot]));
-    }
-    __syncwarp();
-    message.advance();
-    if (last) return;
-    const int head = item.head / p.group;
-    for (int box = 0; box < m.boxes; box += per_step) {
-      const std::uint32_t full = shared_address(&s.control->slot_full[ring.slot]);
-      barrier_wait(shared_address(&s.control->slot_empty[ring.slot]), ring.phase ^ 1);
-      if (lane == 0) {
-        const bool second = per_step == 2 && box + 1 < m.boxes;
-        s.control->columns[ring.slot] =
-            step_columns(p.table, valid_keys(p.table, head, box),
-                         second ? valid_keys(p.table, head, box + 1) : 0);
-        barrier_expect(full, C::kSlotBytes);
-        const int rows = p.table.box_keys;
-        for (int half = 0; half < C::kDim / 64; ++half) {
-          const std::uint32_t place = s.slot(ring.slot) + half * kStepKeys * 128;
-          copy_box(place, k, full, half * 64, box * rows, head, policy);
-          if (per_step == 2) {
-            copy_box(place + kHalfKeys * 128, k, full, half * 64,
-                     second ? (box + 1) * rows : 0x7fffff00, head, policy);
-          }
-        }
-      }
-      __syncwarp();
-      ring.advance();
-    }
-  }
-}
+constexpr bool kInTurn = true;  // in step, the warpgroups would multiply and exponentiate together
 
 template <class C>
 class Measurer {
@@ -72,74 +28,39 @@ class Measurer {
   __device__ __forceinline__ void run() {
     Cursor<2> message;
     Cursor<2> q;
+    if (C::kToken && group == C::kConsumers - 1) named_arrive(1, 256);  // the first may issue
     for (;;) {
-      item = read_message(s.control, message, lane);
+      item = read_message(s.control, message);
       if (item.count < 0) return;
       barrier_wait(shared_address(&s.control->q_full[q.slot]), q.phase);
       total[0] = total[1] = 0.0F;
-      measure_item(s.q_tile(q.slot), step_count(p.table, item.count));
+      const int steps = step_count(p.table, item.count);
+      for (int i = 0; i < steps; ++i) step(i, s.q_tile(q.slot));
       write_lse();
-      __syncwarp();
-      if (lane == 0) barrier_arrive(shared_address(&s.control->q_empty[q.slot]));
+      barrier_arrive(shared_address(&s.control->q_empty[q.slot]));
       q.advance();
     }
   }
 
  private:
-  struct Slot {
-    int index;
-    std::uint32_t columns;
-  };
-  // Two steps at a time: the second's products run under the first's sums.
-  __device__ __forceinline__ void measure_item(std::uint32_t tile, int steps) {
-    int i = 0;
-    for (; i + 1 < steps; i += 2) {
-      const Slot first = issue(even, tile);
-      const Slot second = issue(odd, tile);
-      wgmma_wait<1>();
-      finish(even, first, i);
-      wgmma_wait<0>();
-      finish(odd, second, i + 1);
-    }
-    if (i == steps) return;
-    const Slot last = issue(even, tile);
-    wgmma_wait<0>();
-    finish(even, last, i);
-  }
-  __device__ __forceinline__ Slot issue(float (&score)[64], std::uint32_t tile) {
+  __device__ __forceinline__ void step(int i, std::uint32_t tile) {
     const int slot = ring.slot;
     barrier_wait(shared_address(&s.control->slot_full[slot]), ring.phase);
     ring.advance();
-    const std::uint64_t q = matrix(tile + static_cast<std::uint32_t>(group * 64 * 128), 16, 1024);
-    const std::uint64_t k = matrix(s.slot(slot), 16, 1024);
+    const std::uint32_t columns = columns_of(s.control->columns, slot);
+    if (C::kToken) named_sync(1 + group, 256);
+    issue_scores<C>(score, tile + static_cast<std::uint32_t>(group * 64 * 128), s.slot(slot));
+    if (C::kToken) named_arrive(1 + (group + 1) % C::kConsumers, 256);
+    wgmma_wait<0>();
     pin(score);
-    wgmma_fence();
-#pragma unroll
-    for (int i = 0; i < C::kDim / 16; ++i) {
-      const std::uint64_t offset = (i & 3) * 2 + (i >> 2) * (kTileRows * 128 / 16);
-      multiply_qk<C::kElement>(score, q + offset, k + offset, i == 0 ? 0 : 1);
-    }
-    wgmma_commit();
-    pin(score);
-    return {slot, s.control->columns[slot]};
-  }
-  __device__ __forceinline__ void finish(float (&score)[64], const Slot& slot, int i) {
-    pin(score);
-    __syncwarp();
-    if (lane == 0) barrier_arrive(shared_address(&s.control->slot_empty[slot.index]));
-    if (slot.columns != kAllColumns) {
-#pragma unroll
-      for (int e = 0; e < 64; ++e) {
-        const int column = (e >> 2) * 8 + (lane & 3) * 2 + (e & 1);
-        if (!column_counts(slot.columns, column)) score[e] = -INFINITY;
-      }
-    }
-    if (i == 0) find_references(score);
-    measure(score, i);
+    release_slot(s.control, slot);
+    mask_columns(score, columns);
+    if (i == 0) find_references();
+    measure(i);
   }
 
   // The largest scaled scores of both rows become the references; a row of -inf gets 0.
-  __device__ __forceinline__ void find_references(const float (&score)[64]) {
+  __device__ __forceinline__ void find_references() {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float top = -INFINITY;
@@ -158,7 +79,7 @@ class Measurer {
   }
 
   // sums[row half][box of the step] over the row's four threads; one box of 128: all in the first.
-  __device__ __forceinline__ void add_up(const float (&score)[64], float (&sums)[2][2]) {
+  __device__ __forceinline__ void add_up(float (&sums)[2][2]) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) sums[half][0] = sums[half][1] = 0.0F;
 #pragma unroll
@@ -183,16 +104,16 @@ class Measurer {
     return x + __shfl_xor_sync(kAllLanes, x, 2);
   }
 
-  __device__ __forceinline__ void measure(const float (&score)[64], int i) {
+  __device__ __forceinline__ void measure(int i) {
     float sums[2][2];
-    add_up(score, sums);
+    add_up(sums);
     const float all = fmaxf(sums[0][0] + sums[0][1], sums[1][0] + sums[1][1]);
     // A row of which nothing was above 2^-126 yet may have a reference that is far too high.
     const bool lost =
         total[0] + sums[0][0] + sums[0][1] == 0.0F || total[1] + sums[1][0] + sums[1][1] == 0.0F;
     if (__any_sync(kAllLanes, !(all <= kLargestSum) || lost)) {
-      find_references(score);
-      add_up(score, sums);
+      find_references();
+      add_up(sums);
     }
     const bool pairs = p.table.box_keys == kHalfKeys;
     const int box = pairs ? 2 * i : i;
@@ -228,27 +149,27 @@ class Measurer {
   int group, warp, lane;
   Cursor<C::kSlots> ring;
   Message item{};
-  float even[64], odd[64];  // scores of a step
+  float score[64];
   float reference[2] = {0.0F, 0.0F}, total[2] = {0.0F, 0.0F};
 };
 
 template <class C>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(C::kThreads, 1)
     measure_levels(const __grid_constant__ CUtensorMap k_map,
                    const __grid_constant__ MassParams m) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ unsigned char raw[];
   const Shared<C> s = share<C>(raw);
   if (threadIdx.x < 128) {
-    registers_down<56>();
+    registers_down<C::kCopierRegisters>();
     const int warp = static_cast<int>(threadIdx.x / 32);
     if (warp == 0) {
-      copy_all_keys<C>(m, s, &k_map);
+      AllBoxCopier<C, false>(m.attend, s, &k_map, nullptr).run(m.boxes);
     } else if (warp <= kLoaderWarps) {
       copy_queries<C>(m.attend, s, warp - 1);
     }
   } else {
-    registers_up<224>();
+    registers_up<C::kConsumerRegisters>();
     Measurer<C>(m, s).run();
   }
 #else
@@ -268,15 +189,18 @@ cudaError_t launch_levels(const MassParams& m, const KeyTensor& k, cudaStream_t 
   status = ready(measure_levels<C>, C::kSharedBytes, blocks);
   if (status != cudaSuccess) return status;
   if (blocks > p.item_count) blocks = p.item_count;
-  measure_levels<C><<<static_cast<unsigned>(blocks), kThreads, C::kSharedBytes, stream>>>(k_map, m);
+  measure_levels<C>
+      <<<static_cast<unsigned>(blocks), C::kThreads, C::kSharedBytes, stream>>>(k_map, m);
   return cudaGetLastError();
 }
 
 template <Element kElement>
 cudaError_t launch_levels_of(const MassParams& m, const KeyTensor& k, int head_dim,
                              cudaStream_t stream) {
-  if (head_dim == 64) return launch_levels<Config<kElement, 64, false>>(m, k, stream);
-  if (head_dim == 128) return launch_levels<Config<kElement, 128, false>>(m, k, stream);
+  if (head_dim == 64)
+    return launch_levels<Config<kElement, 64, kInTurn, kMassRows / 64>>(m, k, stream);
+  if (head_dim == 128)
+    return launch_levels<Config<kElement, 128, kInTurn, kMassRows / 64>>(m, k, stream);
   return cudaErrorInvalidValue;
 }
 

@@ -10,6 +10,9 @@
 
 namespace raingauge::cuda_walk {
 
+constexpr int kMassRows =
+    256;  // query rows of an item, at most; items need not follow query blocks
+
 // Device pointers. Of `attend` everything counts but o, boxes and the items' lists: every item meets
 // all boxes; lse is required and indexed by position in block order, not by token.
 struct MassParams {

@@ -28,6 +28,8 @@ __global__ void __launch_bounds__(256) pool_kernel(PoolParams p) {
   const int end = p.offsets[block + 1];
   float sum[8] = {};
   int count = 0;
+  uint4* box = p.boxes == nullptr ? nullptr
+                                  : static_cast<uint4*>(p.boxes) + item * p.box_rows * lanes + lane;
   for (int first = p.offsets[block]; first < end; first += kAhead) {
     uint4 raw[kAhead];
     bool counts[kAhead];
@@ -42,10 +44,16 @@ __global__ void __launch_bounds__(256) pool_kernel(PoolParams p) {
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       if (!counts[i]) continue;
+      if (box != nullptr) box[std::int64_t{count} * lanes] = raw[i];
       const T* values = reinterpret_cast<const T*>(&raw[i]);
 #pragma unroll
       for (int c = 0; c < 8; ++c) sum[c] = __fadd_rn(sum[c], to_float(values[c]));
       ++count;
+    }
+  }
+  if (box != nullptr) {
+    for (int row = count; row < p.box_rows; ++row) {
+      box[std::int64_t{row} * lanes] = make_uint4(0, 0, 0, 0);
     }
   }
   float* mean = p.means + item * p.head_dim + lane * 8;
@@ -55,38 +63,74 @@ __global__ void __launch_bounds__(256) pool_kernel(PoolParams p) {
   }
 }
 
-constexpr int kScoreRows = 16;  // rows of one thread block: keys pass through L2 once for all
+// Tiles of one thread block; a thread has eight neighbouring rows and every sixteenth column.
+constexpr int kScoreRows = 128;
+constexpr int kScoreColumns = 64;
+constexpr int kScoreChannels = 32;  // in shared memory at a time
 constexpr int kScoreThreads = 256;
+constexpr int kScorePad = 4;  // elements after every row of a tile: fewer bank conflicts
+
+// Means of `kRows` blocks from `first` on, kScoreChannels channels from `channel` on, transposed.
+template <int kRows>
+__device__ __forceinline__ void load_means(const float* means, int first, int rows, int head_dim,
+                                           int channel,
+                                           float (&tile)[kScoreChannels][kRows + kScorePad]) {
+  constexpr int kQuads = kScoreChannels / 4;
+  for (int i = static_cast<int>(threadIdx.x); i < kRows * kQuads; i += kScoreThreads) {
+    const int row = i / kQuads;
+    const int quad = i % kQuads * 4;
+    float4 x = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
+    if (first + row < rows && channel + quad < head_dim) {
+      x = *reinterpret_cast<const float4*>(means + std::int64_t{first + row} * head_dim + channel +
+                                           quad);
+    }
+    tile[quad][row] = x.x;
+    tile[quad + 1][row] = x.y;
+    tile[quad + 2][row] = x.z;
+    tile[quad + 3][row] = x.w;
+  }
+}
 
 // scores[row, column] = scale * dot, the sum over channels ascending.
 __global__ void __launch_bounds__(kScoreThreads) score_kernel(SelectParams p) {
-  extern __shared__ float4 shared[];
-  float* q = reinterpret_cast<float*>(shared);  // [kScoreRows, head_dim]
+  __shared__ float q[kScoreChannels][kScoreRows + kScorePad];
+  __shared__ float k[kScoreChannels][kScoreColumns + kScorePad];
   const SelectFrame& f = p.frame;
-  const int tiles = (f.rows + kScoreRows - 1) / kScoreRows;
-  const std::int64_t head = blockIdx.x / tiles;
-  const int first = static_cast<int>(blockIdx.x % tiles) * kScoreRows;
-  for (int i = static_cast<int>(threadIdx.x); i < kScoreRows * f.head_dim; i += kScoreThreads) {
-    const int row = first + i / f.head_dim;
-    q[i] = row < f.rows ? p.q_means[(head * f.rows + row) * f.head_dim + i % f.head_dim] : 0.0F;
-  }
-  __syncthreads();
-  for (int j = static_cast<int>(threadIdx.x); j < f.columns; j += kScoreThreads) {
-    const float* key = p.k_means + (head * f.columns + j) * f.head_dim;
-    float dot[kScoreRows] = {};
-    for (int c = 0; c < f.head_dim; c += 4) {
-      const float4 k = *reinterpret_cast<const float4*>(key + c);
+  const std::int64_t head = blockIdx.z;
+  const int first_row = static_cast<int>(blockIdx.y) * kScoreRows;
+  const int first_column = static_cast<int>(blockIdx.x) * kScoreColumns;
+  const float* q_means = p.q_means + head * f.rows * f.head_dim;
+  const float* k_means = p.k_means + head * f.columns * f.head_dim;
+  const int x = static_cast<int>(threadIdx.x) % 16;
+  const int y = static_cast<int>(threadIdx.x) / 16 * 8;
+  float dot[8][4] = {};
+  for (int channel = 0; channel < f.head_dim; channel += kScoreChannels) {
+    __syncthreads();
+    load_means<kScoreRows>(q_means, first_row, f.rows, f.head_dim, channel, q);
+    load_means<kScoreColumns>(k_means, first_column, f.columns, f.head_dim, channel, k);
+    __syncthreads();
+    const int channels = min(kScoreChannels, f.head_dim - channel);
+#pragma unroll 8
+    for (int c = 0; c < channels; ++c) {
+      const float4 low = *reinterpret_cast<const float4*>(&q[c][y]);
+      const float4 high = *reinterpret_cast<const float4*>(&q[c][y + 4]);
+      const float a[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
 #pragma unroll
-      for (int r = 0; r < kScoreRows; ++r) {
-        const float4 x = *reinterpret_cast<const float4*>(q + r * f.head_dim + c);
-        dot[r] = fmaf(x.x, k.x, dot[r]);
-        dot[r] = fmaf(x.y, k.y, dot[r]);
-        dot[r] = fmaf(x.z, k.z, dot[r]);
-        dot[r] = fmaf(x.w, k.w, dot[r]);
+      for (int j = 0; j < 4; ++j) {
+        const float b = k[c][x + 16 * j];
+#pragma unroll
+        for (int i = 0; i < 8; ++i) dot[i][j] = fmaf(a[i], b, dot[i][j]);
       }
     }
-    for (int r = 0; r < kScoreRows && first + r < f.rows; ++r) {
-      p.scores[(head * f.rows + first + r) * f.columns + j] = __fmul_rn(p.scale, dot[r]);
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const int row = first_row + y + i;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const int column = first_column + x + 16 * j;
+      if (row >= f.rows || column >= f.columns) continue;
+      p.scores[(head * f.rows + row) * f.columns + column] = __fmul_rn(p.scale, dot[i][j]);
     }
   }
 }
@@ -230,10 +274,27 @@ __global__ void __launch_bounds__(kSelectWarps * 32) select_kernel(SelectParams 
     for (int j = lane; j < f.columns; j += 32) count += keys[j] >= least ? 1 : 0;
     return __reduce_add_sync(kAllLanes, count);
   };
-  // The largest key that `taken` keys reach.
+  // A key that exactly `taken` keys reach, or else the largest that as many reach. Bits that all
+  // candidates share need no counting.
+  std::uint32_t in_all = 0xffffffffU;
+  std::uint32_t in_any = 0;
+  for (int j = lane; j < f.columns; j += 32) {
+    if (keys[j] == 0) continue;
+    in_all &= keys[j];
+    in_any |= keys[j];
+  }
+  in_all = __reduce_and_sync(kAllLanes, in_all);
+  in_any = __reduce_or_sync(kAllLanes, in_any);
+  const int differing = 32 - __clz(static_cast<int>(in_all ^ in_any));  // low bits
   std::uint32_t threshold = 0;
-  for (std::uint32_t bit = taken > 0 ? 0x80000000U : 0; bit != 0; bit >>= 1) {
-    if (count_from(threshold | bit) >= taken) threshold |= bit;
+  if (taken > 0) {
+    threshold = differing == 32 ? 0 : in_all >> differing << differing;
+    for (int bit = differing - 1; bit >= 0; --bit) {
+      const std::uint32_t higher = threshold | 1U << bit;
+      const int count = count_from(higher);
+      if (count >= taken) threshold = higher;
+      if (count == taken) break;
+    }
   }
   const int above = taken > 0 && threshold != 0xffffffffU ? count_from(threshold + 1) : 0;
   int ties = taken - above;  // of the keys equal to the threshold, the first so many
@@ -287,9 +348,10 @@ int launch_select(const SelectParams& params, void* stream) {
       cudaFuncSetAttribute(select_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (status != cudaSuccess) return status;
   const auto lines = static_cast<unsigned>(f.heads * f.rows);
-  const auto tiles = static_cast<unsigned>((f.rows + kScoreRows - 1) / kScoreRows);
-  score_kernel<<<static_cast<unsigned>(f.heads) * tiles, kScoreThreads,
-                 static_cast<std::size_t>(kScoreRows * f.head_dim) * sizeof(float), on>>>(params);
+  const dim3 tiles(static_cast<unsigned>((f.columns + kScoreColumns - 1) / kScoreColumns),
+                   static_cast<unsigned>((f.rows + kScoreRows - 1) / kScoreRows),
+                   static_cast<unsigned>(f.heads));
+  score_kernel<<<tiles, kScoreThreads, 0, on>>>(params);
   if (f.ragged_count > 0) rank_kernel<<<(lines + 7) / 8, 256, 0, on>>>(params);
   solve_kernel<<<static_cast<unsigned>(f.heads), kSolveThreads, 0, on>>>(params);
   select_kernel<<<(lines + kSelectWarps - 1) / kSelectWarps, kSelectWarps * 32,

@@ -28,6 +28,10 @@ struct PoolParams {
   const std::uint8_t* key_valid;         // [tokens] or null
   std::int32_t heads, blocks, head_dim;  // head_dim a multiple of 8, at most 256
   float* means;                          // [heads, blocks, head_dim]; 0 for a block without a token
+  // Or null. Without key_valid: a copy of x in block order, [heads, blocks, box_rows, head_dim], zeros
+  // after a block's last token.
+  void* boxes;
+  std::int32_t box_rows;
 };
 int launch_pool(const PoolParams& params, Element element, void* stream);
 

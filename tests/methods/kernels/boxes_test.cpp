@@ -105,6 +105,30 @@ TEST(Boxes, LargeBlocksTakeSeveralBoxes) {
   EXPECT_EQ(frame.boxes, 3 + 3 + 3 + 1);
 }
 
+TEST(Boxes, DensePlansNeedNoLists) {
+  std::mt19937 engine(7);
+  for (const std::int64_t tokens : {1, 191, 192, 193, 500}) {
+    const Plan plan = dense_plan(3, tokens, 128);
+    const BoxFrame frame = make_box_frame(plan, nullptr);
+    const BoxWork work = make_box_work(plan, frame, 1, 192);
+    EXPECT_EQ(work.every_box, frame.boxes);
+    EXPECT_TRUE(work.boxes.empty());
+    std::vector<int> answered(at(3 * tokens), 0);
+    for (const auto& item : work.items) {
+      EXPECT_LE(item.q_rows, 192);
+      EXPECT_EQ(item.count, work.every_box);
+      for (std::int32_t r = 0; r < item.q_rows; ++r) {
+        ++answered[at(item.head * tokens + item.q_first + r)];
+      }
+    }
+    EXPECT_EQ(std::count(answered.begin(), answered.end(), 1), 3 * tokens);
+    EXPECT_GE(work.density_tiles, 1.0);
+    EXPECT_EQ(make_box_work(plan, frame, 1).every_box, 0);
+  }
+  const Plan sparse = random_plan(2, 500, 128, {.keep = 0.5}, engine);
+  EXPECT_EQ(make_box_work(sparse, make_box_frame(sparse, nullptr), 1, 192).every_box, 0);
+}
+
 TEST(Boxes, DensityCountsExecutedTiles) {
   const Plan dense = dense_plan(3, 1024, 128);
   EXPECT_DOUBLE_EQ(make_box_work(dense, make_box_frame(dense, nullptr)).density_tiles, 1.0);

@@ -4,9 +4,11 @@
 // oracle. All of it needs a GPU and says so elsewhere.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <thread>
 
 #include "data/error.h"
@@ -102,6 +104,25 @@ TEST_F(CudaDevice, EveryRaggedLength) {
   }
 }
 
+// They take a kernel of their own: no lists, 192 query rows an item.
+TEST_F(CudaDevice, DensePlansOfHeadDim64) {
+  for (const std::int64_t tokens : {1, 63, 65, 128, 191, 192, 193, 400, 1000}) {
+    for (const int block : {48, 64, 128, 300}) {
+      SCOPED_TRACE(std::to_string(tokens) + " tokens, blocks of " + std::to_string(block));
+      Tensors tensors(block == 128 ? DType::f16 : DType::bf16, 3, tokens, 64,
+                      Tensors::Form::interleaved);
+      tensors.randomise(engine);
+      expect_conforms(tensors, dense_plan(3, tokens, block));
+      const PlanForm form{.orders = true, .per_head = tokens % 2 == 0, .ragged = true, .keep = 1.0};
+      expect_conforms(tensors, random_plan(3, tokens, block, form, engine));
+      std::vector<std::uint8_t> valid(at(tokens), 1);
+      for (std::size_t i = 0; i < valid.size(); ++i) valid[i] = i > 140 && engine() % 3 != 0;
+      tensors.inputs.key_valid = valid.data();
+      expect_conforms(tensors, dense_plan(3, tokens, block));
+    }
+  }
+}
+
 TEST_F(CudaDevice, RandomShapesOneAfterAnother) {
   for (int trial = 0; trial < 60; ++trial) {
     const auto tokens = static_cast<std::int64_t>(1 + engine() % 900);
@@ -138,6 +159,33 @@ TEST_F(CudaDevice, GrowingAndPeakedRows) {
     }
     expect_conforms(tensors, random_plan(2, 1500, 128, {.keep = 0.6}, engine));
     expect_conforms(tensors, dense_plan(2, 1500, 128));
+  }
+}
+
+// All values equal, tails heavier than any activation's, logits of ten thousand.
+TEST_F(CudaDevice, ConstantHeavyTailedAndLargeInputs) {
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    for (const std::int64_t dim : {64, 128}) {
+      Tensors tensors(dtype, 2, 900, dim);
+      const auto fill = [&](const auto& value) {
+        for (int t = 0; t < 3; ++t) {
+          for (std::int64_t h = 0; h < 2; ++h) {
+            for (std::int64_t n = 0; n < tensors.n; ++n) {
+              std::vector<float> row(at(dim));
+              for (float& x : row) x = value(t);
+              tensors.set(t, h, n, row);
+            }
+          }
+        }
+        expect_conforms(tensors, random_plan(2, 900, 128, {.keep = 0.5}, engine));
+      };
+      std::normal_distribution<float> normal;
+      fill([](int) { return 0.5F; });
+      fill([&](int) {
+        return std::clamp(normal(engine) / std::abs(normal(engine)), -40.0F, 40.0F);
+      });
+      fill([&](int t) { return t == 2 ? normal(engine) : 60.0F * normal(engine); });
+    }
   }
 }
 
@@ -205,6 +253,25 @@ TEST_F(CudaDevice, NaNReachesTheRowsThatMeetIt) {
     }
     ASSERT_EQ(q_finite, q != 77) << q;
     ASSERT_EQ(k_finite, !meets) << q;
+  }
+}
+
+TEST_F(CudaDevice, InfInAValueReachesTheRowsThatMeetIt) {
+  for (const std::int64_t dim : {64, 128}) {
+    Tensors tensors(DType::bf16, 1, 600, dim);
+    tensors.randomise(engine);
+    const Plan plan = random_plan(1, 600, 128, {.keep = 0.5}, engine);
+    const std::vector<char> sees = visibility(plan, nullptr);
+    std::vector<float> row = tensors.get(2, 0, 300);
+    row[5] = std::numeric_limits<float>::infinity();
+    tensors.set(2, 0, 300, row);
+    const Outputs outputs = attend(tensors, plan);
+    for (std::int64_t q = 0; q < tensors.n; ++q) {
+      for (std::int64_t d = 0; d < dim; ++d) {
+        const bool meets = d == 5 && sees[at(q * tensors.n + 300)] != 0;
+        ASSERT_EQ(std::isfinite(outputs.o[at(q * dim + d)]), !meets) << q << ' ' << d;
+      }
+    }
   }
 }
 
