@@ -132,6 +132,18 @@ Plan dense_plan(std::int64_t heads, std::int64_t tokens, int block) {
   return plan;
 }
 
+bool keeps_every_pair(const Plan& plan) {
+  for (std::int64_t head = 0; head < plan.heads; ++head) {
+    for (std::int64_t block = 0; block < plan.q_blocks.blocks; ++block) {
+      if (plan.q_blocks.size(head, block) > 0 &&
+          plan.lists.count(head, block) != plan.k_blocks.blocks) {
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
 Density measure_density(const Plan& plan, const std::uint8_t* key_valid) {
   Density density;
   std::vector<std::int64_t> keys;

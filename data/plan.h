@@ -118,6 +118,9 @@ struct Density {
 };
 Density measure_density(const Plan& plan, const std::uint8_t* key_valid = nullptr);
 
+// Does every query block that has rows list every key block?
+bool keeps_every_pair(const Plan& plan);
+
 // Position of every token: inverse of orders.row(head). Identity gives an empty vector.
 std::vector<std::int32_t> inverse_order(const Orders& orders, std::int64_t head);
 

@@ -30,6 +30,7 @@ class FixedPlanner final : public DevicePlanner {
         counts.push_back(static_cast<std::int32_t>(lists.count(head, row)));
       }
     }
+    every_pair_ = keeps_every_pair(plan_);
     counts_ = to_device(device, counts);
     columns_ = to_device(device, columns);
   }
@@ -45,7 +46,8 @@ class FixedPlanner final : public DevicePlanner {
             plan_.lists.query_blocks,
             plan_.k_blocks.blocks,
             counts_.as<std::int32_t>(),
-            columns_.as<std::int32_t>()};
+            columns_.as<std::int32_t>(),
+            every_pair_};
   }
   const Plan& frame() const override { return frame_; }
   Plan fetch() const override { return plan_; }
@@ -54,6 +56,7 @@ class FixedPlanner final : public DevicePlanner {
   Device device_;
   std::uint64_t frame_id_ = next_device_frame();
   Plan plan_, frame_;
+  bool every_pair_ = false;
   DeviceBuffer counts_, columns_;
 };
 

@@ -20,6 +20,7 @@ struct DeviceLists {
   std::int64_t heads = 0, query_blocks = 0, stride = 0;
   const std::int32_t* counts = nullptr;
   const std::int32_t* columns = nullptr;
+  bool every_pair = false;  // the lists name every key block of every query block that has rows
 };
 
 // A number for DeviceLists::frame that no other planner has.

@@ -203,6 +203,19 @@ KeyBoxes HopperForward::key_boxes(const Plan& frame, const DeviceLists& lists,
   return {k_.data(), boxes.box_keys};
 }
 
+void HopperForward::use_every_box(const std::shared_ptr<Frame>& frame, const Plan& plan, int rows,
+                                  HopperPrepared& prepared) {
+  if (frame->dense_items == nullptr) {
+    const BoxWork work = make_every_box_work(plan, frame->boxes, rows);
+    frame->dense_items =
+        std::make_shared<DeviceBuffer>(to_device(frame->q_offsets.device(), work.items));
+    frame->dense_count = static_cast<std::int32_t>(work.items.size());
+  }
+  prepared.items = frame->dense_items;
+  prepared.item_count = frame->dense_count;
+  prepared.every_box = static_cast<std::int32_t>(frame->boxes.boxes);
+}
+
 std::unique_ptr<Prepared> HopperForward::prepare_on_device(const Plan& frame,
                                                            const DeviceLists& lists,
                                                            const AttendInputs& inputs) {
@@ -210,6 +223,13 @@ std::unique_ptr<Prepared> HopperForward::prepare_on_device(const Plan& frame,
   const DeviceGuard guard(device);
   permuted_ = planned_keys_ = nullptr;
   const std::shared_ptr<Frame> known = frame_for_lists(frame, lists, inputs);
+  auto prepared = std::make_unique<HopperPrepared>();
+  prepared->frame = known;
+  const int dense_rows = cuda_walk::dense_rows(static_cast<int>(inputs.q.head_dim));
+  if (lists.every_pair && dense_rows > 0) {
+    use_every_box(known, frame, dense_rows, *prepared);
+    return prepared;
+  }
   const cuda_walk::ItemParams params{lists.counts,
                                      known->q_offsets.as<std::int32_t>(),
                                      known->live_rows.as<std::int32_t>(),
@@ -219,8 +239,6 @@ std::unique_ptr<Prepared> HopperForward::prepare_on_device(const Plan& frame,
                                      lists.stride,
                                      known->items->as<TileItem>()};
   check(cuda_walk::launch_items(params, nullptr), "sorting work items");
-  auto prepared = std::make_unique<HopperPrepared>();
-  prepared->frame = known;
   prepared->items = known->items;
   prepared->boxes = lists.columns;
   prepared->item_count = static_cast<std::int32_t>(lists.heads * known->live_count);

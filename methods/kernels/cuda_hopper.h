@@ -48,6 +48,9 @@ class HopperForward {
     DeviceBuffer q_offsets, live_rows;
     std::shared_ptr<DeviceBuffer> items;
     std::int32_t live_count = 0;
+    // For lists of every pair, where the kernel reads none: made when they first come.
+    std::shared_ptr<DeviceBuffer> dense_items;
+    std::int32_t dense_count = 0;
   };
   struct HopperPrepared;
   class SideStream;
@@ -55,6 +58,9 @@ class HopperForward {
   static std::shared_ptr<Frame> upload_for_lists(const Plan& plan, const AttendInputs& inputs);
   std::shared_ptr<Frame> frame_for_lists(const Plan& frame, const DeviceLists& lists,
                                          const AttendInputs& inputs);
+  // Items that read no lists, of plans that keep every pair.
+  static void use_every_box(const std::shared_ptr<Frame>& frame, const Plan& plan, int rows,
+                            HopperPrepared& prepared);
   void reserve(const Frame& frame, const AttendInputs& inputs);
   // Moves values into boxes, and keys unless `keys` is false.
   void gather(const Frame& frame, const AttendInputs& inputs, bool keys, void* stream);

@@ -31,9 +31,12 @@ void expect_lists(const Plan& plan, const DevicePlanner& planner) {
 TEST(FixedPlanner, KeepsThePlansLists) {
   std::mt19937 engine(3);
   const Plan sparse = random_plan(3, 310, 64, {.keep = 0.4, .empty_lists = true}, engine);
-  for (const Plan& plan : {dense_plan(2, 300, 128), sparse}) {
+  const Plan dense = dense_plan(2, 300, 128);
+  for (const Plan* given : {&dense, &sparse}) {
+    const Plan& plan = *given;
     const auto planner = make_fixed_planner(plan, Device{});
     EXPECT_FALSE(planner->decides());
+    EXPECT_EQ(planner->lists().every_pair, given == &dense);
     planner->plan({}, {});
     expect_lists(plan, *planner);
     EXPECT_TRUE(planner->frame().lists.columns.empty());

@@ -105,37 +105,6 @@ void check_fits(std::size_t count, const char* what) {
                     std::to_string(kLimit) + " are possible");
 }
 
-bool keeps_every_pair(const Plan& plan) {
-  for (std::int64_t head = 0; head < plan.heads; ++head) {
-    for (std::int64_t block = 0; block < plan.q_blocks.blocks; ++block) {
-      if (plan.q_blocks.size(head, block) > 0 &&
-          plan.lists.count(head, block) != plan.k_blocks.blocks) {
-        return false;
-      }
-    }
-  }
-  return true;
-}
-
-BoxWork make_dense_work(const Plan& plan, const BoxFrame& frame, int rows) {
-  BoxWork work;
-  work.every_box = static_cast<std::int32_t>(frame.boxes);
-  for (std::int64_t head = 0; head < plan.heads; ++head) {
-    for (std::int64_t q = 0; q < plan.tokens; q += rows) {
-      work.items.push_back(
-          {0, static_cast<std::int32_t>(head), static_cast<std::int32_t>(q),
-           static_cast<std::int32_t>(std::min<std::int64_t>(rows, plan.tokens - q)),
-           work.every_box});
-    }
-  }
-  check_fits(work.items.size(), "work items");
-  const double steps = cuda_walk::step_count({nullptr, 0, 0, frame.box_keys}, work.every_box);
-  const auto tiles = static_cast<double>((plan.tokens + kTileRows - 1) / kTileRows);
-  work.density_tiles = steps * static_cast<double>(work.items.size()) * rows / kTileRows /
-                       (static_cast<double>(plan.heads) * tiles * tiles);
-  return work;
-}
-
 }  // namespace
 
 BoxFrame make_box_frame(const Plan& plan, const std::uint8_t* key_valid) {
@@ -154,8 +123,27 @@ BoxFrame make_box_frame(const Plan& plan, const std::uint8_t* key_valid) {
   return frame;
 }
 
+BoxWork make_every_box_work(const Plan& plan, const BoxFrame& frame, int rows) {
+  BoxWork work;
+  work.every_box = static_cast<std::int32_t>(frame.boxes);
+  for (std::int64_t head = 0; head < plan.heads; ++head) {
+    for (std::int64_t q = 0; q < plan.tokens; q += rows) {
+      work.items.push_back(
+          {0, static_cast<std::int32_t>(head), static_cast<std::int32_t>(q),
+           static_cast<std::int32_t>(std::min<std::int64_t>(rows, plan.tokens - q)),
+           work.every_box});
+    }
+  }
+  check_fits(work.items.size(), "work items");
+  const double steps = cuda_walk::step_count({nullptr, 0, 0, frame.box_keys}, work.every_box);
+  const auto tiles = static_cast<double>((plan.tokens + kTileRows - 1) / kTileRows);
+  work.density_tiles = steps * static_cast<double>(work.items.size()) * rows / kTileRows /
+                       (static_cast<double>(plan.heads) * tiles * tiles);
+  return work;
+}
+
 BoxWork make_box_work(const Plan& plan, const BoxFrame& frame, int threads, int dense_rows) {
-  if (dense_rows > 0 && keeps_every_pair(plan)) return make_dense_work(plan, frame, dense_rows);
+  if (dense_rows > 0 && keeps_every_pair(plan)) return make_every_box_work(plan, frame, dense_rows);
   struct HeadWork {
     std::vector<std::int32_t> boxes;
     std::vector<TileItem> items;

@@ -33,6 +33,9 @@ struct BoxWork {
   double density_tiles = 0.0;              // 128 x 128 tiles executed / all
   std::int32_t every_box = 0;              // > 0: items meet all of so many boxes and have no lists
 };
+// For plans that keep every pair: items of `rows` query rows, no lists. The plan's own are not read. Throws
+// Unsupported when a count exceeds int32.
+BoxWork make_every_box_work(const Plan& plan, const BoxFrame& frame, int rows);
 // dense_rows > 0: where the plan keeps every pair, items of so many query rows without lists. Throws
 // Unsupported when a count exceeds int32.
 BoxWork make_box_work(const Plan& plan, const BoxFrame& frame, int threads = 0, int dense_rows = 0);
