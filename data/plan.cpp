@@ -135,10 +135,12 @@ Plan dense_plan(std::int64_t heads, std::int64_t tokens, int block) {
 bool keeps_every_pair(const Plan& plan) {
   for (std::int64_t head = 0; head < plan.heads; ++head) {
     for (std::int64_t block = 0; block < plan.q_blocks.blocks; ++block) {
-      if (plan.q_blocks.size(head, block) > 0 &&
-          plan.lists.count(head, block) != plan.k_blocks.blocks) {
-        return false;
-      }
+      if (plan.q_blocks.size(head, block) == 0) continue;
+      const std::int32_t* columns = plan.lists.begin(head, block);
+      std::int64_t keys = 0;
+      for (std::int64_t c = 0; c < plan.lists.count(head, block); ++c)
+        keys += plan.k_blocks.size(head, columns[c]);
+      if (keys != plan.tokens) return false;
     }
   }
   return true;

@@ -33,11 +33,6 @@ struct HeadSubset {
   }
 };
 
-bool keeps_every_pair(const Plan& plan) {
-  const auto density = measure_density(plan);
-  return std::all_of(density.pairs.begin(), density.pairs.end(), [](double d) { return d == 1.0; });
-}
-
 // Block pairs kept by one of the two alone.
 std::int64_t different_pairs(const BlockLists& a, const BlockLists& b) {
   std::int64_t count = 0;

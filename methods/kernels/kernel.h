@@ -62,7 +62,8 @@ class Prepared {
 
 // Milliseconds of one execution, by phase. NaN: this kernel has no such phase.
 struct PhaseSample {
-  double plan = std::numeric_limits<double>::quiet_NaN();  // a peer's own prediction
+  // The prediction; where the planner places keys (Kernel::key_boxes), moving K and V is part of it.
+  double plan = std::numeric_limits<double>::quiet_NaN();
   double permute = std::numeric_limits<double>::quiet_NaN();
   double prepare = std::numeric_limits<double>::quiet_NaN();
   double attend = std::numeric_limits<double>::quiet_NaN();

@@ -182,7 +182,8 @@ TEST_F(CudaDevice, ConstantHeavyTailedAndLargeInputs) {
       std::normal_distribution<float> normal;
       fill([](int) { return 0.5F; });
       fill([&](int) {
-        return std::clamp(normal(engine) / std::abs(normal(engine)), -40.0F, 40.0F);
+        return std::clamp(normal(engine) / std::max(std::abs(normal(engine)), 1e-3F), -40.0F,
+                          40.0F);
       });
       fill([&](int t) { return t == 2 ? normal(engine) : 60.0F * normal(engine); });
     }
