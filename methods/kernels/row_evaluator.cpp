@@ -5,8 +5,6 @@
 // rows of a batch that attend it; rows that do not are skipped. A row's state (largest score, fp64
 // sums, fp64 output) is carried from tile to tile. The keys are cut into segments of fixed length
 // that threads take; their states are merged in order, so the number of threads changes nothing.
-// Over all keys, a segment is packed first and then read by 128 rows at a time, whose queries and
-// states stay in the second-level cache meanwhile; a plan's rows take each tile as it is packed.
 #include "methods/kernels/row_evaluator.h"
 
 #include <algorithm>
@@ -15,7 +13,6 @@
 #include <limits>
 #include <numeric>
 #include <optional>
-#include <span>
 #include <string>
 
 #include "data/error.h"
@@ -34,8 +31,7 @@ using cpu::kUnit;
 
 constexpr std::size_t kBatchRows = 512;      // rows that share one packing of a key tile
 constexpr std::int64_t kSegmentKeys = 2048;  // keys of one item of the queue
-constexpr std::size_t kSegmentTiles = kSegmentKeys / kChunkKeys;  // without a plan
-constexpr std::size_t kStateBytes = std::size_t{64} << 20;        // of row states held at once
+constexpr std::size_t kStateBytes = std::size_t{64} << 20;  // of row states held at once
 
 constexpr std::uint8_t kPlain = 0, kFirstFrame = 1, kText = 2;  // classes of keys
 
@@ -106,11 +102,16 @@ class SegmentStates {
             keys_.get() + number * rows_};
   }
 
-  void clear(std::size_t number) const {
+  // Rows [first, last) of one.
+  void clear(std::size_t number, std::size_t first, std::size_t last) const {
     const RowStates states = at(number);
-    std::fill_n(states.largest, rows_, -std::numeric_limits<float>::infinity());
-    std::fill_n(states.sum, rows_ * (3 + dim_), 0.0);  // all sums: they follow one another
-    std::fill_n(states.keys, rows_, std::int64_t{0});
+    const std::size_t rows = last - first;
+    std::fill_n(states.largest + first, rows, -std::numeric_limits<float>::infinity());
+    for (double* sums : {states.sum, states.first_frame, states.text}) {
+      std::fill_n(sums + first, rows, 0.0);
+    }
+    std::fill_n(states.o + first * dim_, rows * dim_, 0.0);
+    std::fill_n(states.keys + first, rows, std::int64_t{0});
   }
 
  private:
@@ -140,14 +141,13 @@ std::vector<std::uint8_t> classify_keys(const RecordView& record) {
   return classes;
 }
 
-// One block of keys at a time; without a plan all keys are one, and only its last tile is not full.
+// One block of keys at a time; without a plan the blocks are runs of 128 tokens.
 void list_keys(Job& job) {
-  const std::int64_t tokens = job.record.tokens();
-  const Layout whole =
-      job.plan == nullptr ? uniform_layout(tokens, static_cast<int>(tokens)) : Layout{};
-  const Layout& layout = job.plan == nullptr ? whole : job.plan->k_blocks;
+  const Layout runs =
+      job.plan == nullptr ? uniform_layout(job.record.tokens(), kChunkKeys) : Layout{};
+  const Layout& layout = job.plan == nullptr ? runs : job.plan->k_blocks;
   const std::uint8_t* key_valid = job.record.key_valid;
-  job.keys.reserve(static_cast<std::size_t>(tokens));
+  job.keys.reserve(static_cast<std::size_t>(job.record.tokens()));
   for (std::int64_t b = 0; b < layout.blocks; ++b) {
     const std::size_t first = job.keys.size();
     for (std::int32_t p = layout.begin(job.head, b); p < layout.end(job.head, b); ++p) {
@@ -205,12 +205,26 @@ void group_rows(Job& job, const RowSample& sample) {
   }
 }
 
-// Which rows of a batch attend a key block of the plan, asked for ascending blocks.
+// What a thread takes at once: rows [first_row, last_row) of a batch and one segment of keys.
+struct Item {
+  std::size_t batch = 0;
+  std::size_t segment = 0;
+  std::size_t first_row = 0;
+  std::size_t last_row = 0;
+};
+
+// Which rows of an item attend a key block, asked for ascending blocks.
 class ActiveRows {
  public:
-  ActiveRows(const Job& job, const Batch& batch, std::int64_t first_block) : batch_(batch) {
-    rows_.reserve(batch.count);
-    for (const RowGroup& group : batch.groups) {
+  ActiveRows(const Job& job, const Item& item, std::int64_t first_block)
+      : job_(job), batch_(job.batches[item.batch]), item_(item) {
+    rows_.reserve(item.last_row - item.first_row);
+    if (job.plan == nullptr) {
+      rows_.resize(item.last_row - item.first_row);
+      std::iota(rows_.begin(), rows_.end(), static_cast<std::int32_t>(item.first_row));
+      return;
+    }
+    for (const RowGroup& group : batch_.groups) {
       const std::int32_t* list = job.plan->lists.begin(job.head, group.block);
       const std::int32_t* end = list + job.plan->lists.count(job.head, group.block);
       cursors_.push_back({std::lower_bound(list, end, first_block), end});
@@ -218,7 +232,7 @@ class ActiveRows {
   }
 
   const std::vector<std::int32_t>& of_block(std::int64_t block) {
-    if (block == block_) {
+    if (job_.plan == nullptr || block == block_) {
       return rows_;
     }
     block_ = block;
@@ -229,7 +243,8 @@ class ActiveRows {
         ++cursor.next;
       }
       if (cursor.next != cursor.end && *cursor.next == block) {
-        for (std::size_t i = batch_.groups[g].first; i < batch_.groups[g].last; ++i) {
+        const std::size_t last = std::min(batch_.groups[g].last, item_.last_row);
+        for (std::size_t i = std::max(batch_.groups[g].first, item_.first_row); i < last; ++i) {
           rows_.push_back(static_cast<std::int32_t>(i));
         }
       }
@@ -242,38 +257,32 @@ class ActiveRows {
     const std::int32_t* next;
     const std::int32_t* end;
   };
+  const Job& job_;
   const Batch& batch_;
+  const Item& item_;
   std::vector<Cursor> cursors_;
   std::vector<std::int32_t> rows_;
   std::int64_t block_ = -1;
 };
 
-// What a tile's packed keys leave out.
-struct TileNotes {
+// Packed keys of one tile; a worker keeps them from item to item.
+struct TileBuffers {
+  explicit TileBuffers(const Job& job)
+      : k(cpu::make_buffer<std::uint32_t>(job.k_shape.k_unit_words() * kChunkUnits)),
+        v(cpu::make_buffer<std::uint32_t>(job.v_shape.v_unit_words() * kChunkUnits)),
+        scratch(cpu::make_buffer<float>(cpu::scratch_floats(job.q_shape.head_dim))) {}
+
+  cpu::Buffer<std::uint32_t> k, v;
+  cpu::Buffer<float> scratch;
   float bias[kChunkKeys] = {};
   float weight[2][kChunkKeys] = {};  // first frame, text
   bool has_class[2] = {};
 };
 
-// Some packed tiles; a worker keeps the memory from item to item.
-struct TileBuffers {
-  TileBuffers(const Job& job, std::size_t tiles)
-      : k(cpu::make_buffer<std::uint32_t>(job.k_shape.k_unit_words() * kChunkUnits * tiles)),
-        v(cpu::make_buffer<std::uint32_t>(job.v_shape.v_unit_words() * kChunkUnits * tiles)),
-        scratch(cpu::make_buffer<float>(cpu::scratch_floats(job.q_shape.head_dim))),
-        notes(tiles) {}
-
-  cpu::Buffer<std::uint32_t> k, v;  // [tiles, kChunkUnits] units
-  cpu::Buffer<float> scratch;
-  std::vector<TileNotes> notes;
-};
-
-int units_of(const KeyTile& tile) { return (tile.count + kUnit - 1) / kUnit; }
-
-void pack_tile(const Job& job, const KeyTile& tile, std::size_t place, TileBuffers& buffers) {
-  TileNotes& notes = buffers.notes[place];
-  notes.has_class[0] = notes.has_class[1] = false;
-  for (int u = 0; u < units_of(tile); ++u) {
+void pack_tile(const Job& job, const KeyTile& tile, TileBuffers& buffers) {
+  buffers.has_class[0] = buffers.has_class[1] = false;
+  const int units = (tile.count + kUnit - 1) / kUnit;
+  for (int u = 0; u < units; ++u) {
     const void* k_rows[kUnit];
     const void* v_rows[kUnit];
     for (int i = 0; i < kUnit; ++i) {
@@ -283,88 +292,54 @@ void pack_tile(const Job& job, const KeyTile& tile, std::size_t place, TileBuffe
       const std::uint8_t kind = valid ? job.key_class[static_cast<std::size_t>(token)] : kPlain;
       k_rows[i] = valid ? job.record.k.row(job.head, token) : nullptr;
       v_rows[i] = valid ? job.record.v.row(job.head, token) : nullptr;
-      notes.bias[at] = valid ? 0.0F : -std::numeric_limits<float>::infinity();
-      notes.weight[0][at] = kind == kFirstFrame ? 1.0F : 0.0F;
-      notes.weight[1][at] = kind == kText ? 1.0F : 0.0F;
-      notes.has_class[0] = notes.has_class[0] || kind == kFirstFrame;
-      notes.has_class[1] = notes.has_class[1] || kind == kText;
+      buffers.bias[at] = valid ? 0.0F : -std::numeric_limits<float>::infinity();
+      buffers.weight[0][at] = kind == kFirstFrame ? 1.0F : 0.0F;
+      buffers.weight[1][at] = kind == kText ? 1.0F : 0.0F;
+      buffers.has_class[0] = buffers.has_class[0] || kind == kFirstFrame;
+      buffers.has_class[1] = buffers.has_class[1] || kind == kText;
     }
-    const std::size_t unit = place * kChunkUnits + static_cast<std::size_t>(u);
+    const auto unit = static_cast<std::size_t>(u);
     job.ops.pack_k(job.k_shape, k_rows, buffers.k.get() + unit * job.k_shape.k_unit_words());
     job.ops.pack_v(job.v_shape, v_rows, u, buffers.v.get() + unit * job.v_shape.v_unit_words());
   }
 }
 
-// Rows of a batch against packed tiles.
-class SegmentEvaluator {
- public:
-  SegmentEvaluator(const Job& job, const float* q, TileBuffers& buffers, const RowStates& states)
-      : job_(job), buffers_(buffers), states_(states) {
-    tile_.shape = job.q_shape;
-    tile_.q = q;
-    tile_.log2_scale = job.scale.log2_scale();
-    tile_.scratch = buffers.scratch.get();
-    tile_.largest = states.largest;
-    tile_.sum = states.sum;
-    tile_.class_sum[0] = states.first_frame;
-    tile_.class_sum[1] = states.text;
-    tile_.o = states.o;
-  }
-
-  // Every tile of the segment for every row.
-  void all_keys(const Batch& batch, const KeySegment& segment) {
-    const std::size_t tiles = segment.last_tile - segment.first_tile;
-    for (std::size_t t = 0; t < tiles; ++t) {
-      pack_tile(job_, job_.tiles[segment.first_tile + t], t, buffers_);
+void evaluate_item(const Job& job, const Item& item, const float* q, TileBuffers& buffers,
+                   const RowStates& states) {
+  const KeySegment& segment = job.segments[item.segment];
+  ActiveRows active(job, item, job.tiles[segment.first_tile].block);
+  cpu::RowTile tile;
+  tile.shape = job.q_shape;
+  tile.q = q;
+  tile.k = buffers.k.get();
+  tile.v = buffers.v.get();
+  tile.bias = buffers.bias;
+  tile.log2_scale = job.scale.log2_scale();
+  tile.scratch = buffers.scratch.get();
+  tile.largest = states.largest;
+  tile.sum = states.sum;
+  tile.class_sum[0] = states.first_frame;
+  tile.class_sum[1] = states.text;
+  tile.o = states.o;
+  for (std::size_t t = segment.first_tile; t < segment.last_tile; ++t) {
+    const KeyTile& keys = job.tiles[t];
+    const std::vector<std::int32_t>& rows = active.of_block(keys.block);
+    if (rows.empty()) {
+      continue;
     }
-    std::vector<std::int32_t> rows(batch.count);
-    std::iota(rows.begin(), rows.end(), 0);
-    for (std::size_t first = 0; first < rows.size(); first += cpu::kMaxTileRows) {
-      const std::size_t count = std::min<std::size_t>(rows.size() - first, cpu::kMaxTileRows);
-      for (std::size_t t = 0; t < tiles; ++t) {
-        const std::size_t next = (t + 1) % tiles;
-        tile_.next_k = buffers_.k.get() + next * kChunkUnits * job_.k_shape.k_unit_words();
-        tile_.next_unit_count = units_of(job_.tiles[segment.first_tile + next]);
-        evaluate(job_.tiles[segment.first_tile + t], t, std::span(rows).subspan(first, count));
-      }
-    }
-  }
-
-  // The tiles of the segment that a plan gives to a row.
-  void planned_keys(const Batch& batch, const KeySegment& segment) {
-    ActiveRows active(job_, batch, job_.tiles[segment.first_tile].block);
-    for (std::size_t t = segment.first_tile; t < segment.last_tile; ++t) {
-      const std::vector<std::int32_t>& rows = active.of_block(job_.tiles[t].block);
-      if (!rows.empty()) {
-        pack_tile(job_, job_.tiles[t], 0, buffers_);
-        evaluate(job_.tiles[t], 0, rows);
-      }
-    }
-  }
-
- private:
-  void evaluate(const KeyTile& keys, std::size_t place, std::span<const std::int32_t> rows) {
-    const TileNotes& notes = buffers_.notes[place];
-    tile_.k = buffers_.k.get() + place * kChunkUnits * job_.k_shape.k_unit_words();
-    tile_.v = buffers_.v.get() + place * kChunkUnits * job_.v_shape.v_unit_words();
-    tile_.bias = notes.bias;
-    tile_.active = rows.data();
-    tile_.active_count = static_cast<std::int64_t>(rows.size());
-    tile_.unit_count = units_of(keys);
-    tile_.full = keys.count % kUnit == 0;
-    tile_.class_weight[0] = notes.has_class[0] ? notes.weight[0] : nullptr;
-    tile_.class_weight[1] = notes.has_class[1] ? notes.weight[1] : nullptr;
-    job_.ops.evaluate(tile_);
+    pack_tile(job, keys, buffers);
+    tile.active = rows.data();
+    tile.active_count = static_cast<std::int64_t>(rows.size());
+    tile.unit_count = (keys.count + kUnit - 1) / kUnit;
+    tile.full = keys.count % kUnit == 0;
+    tile.class_weight[0] = buffers.has_class[0] ? buffers.weight[0] : nullptr;
+    tile.class_weight[1] = buffers.has_class[1] ? buffers.weight[1] : nullptr;
+    job.ops.evaluate(tile);
     for (const std::int32_t row : rows) {
-      states_.keys[row] += keys.count;
+      states.keys[static_cast<std::size_t>(row)] += keys.count;
     }
   }
-
-  const Job& job_;
-  TileBuffers& buffers_;
-  const RowStates& states_;
-  cpu::RowTile tile_;
-};
+}
 
 // into += from: both scaled to the larger of the two maxima. NaN sums stay NaN.
 void merge_row(const Job& job, const RowStates& into, const RowStates& from, std::size_t row) {
@@ -417,8 +392,26 @@ void write_row(const Job& job, const RowSample& sample, const RowStates& states,
   }
 }
 
-// Batches [first, last): every (batch, segment) pair is an item, then the segments of every row are
-// merged, in order.
+// Of batches [first, last). The last segments, one a thread, come in parts of 128 rows, so that threads
+// finish together: each part packs the segment again, and the rows' results are the same bits.
+std::vector<Item> list_items(const Job& job, std::size_t first, std::size_t last, int threads) {
+  const std::size_t segments = job.segments.size();
+  const std::size_t wholes = (last - first) * segments;
+  const auto cut = std::min(wholes, static_cast<std::size_t>(threads > 1 ? threads : 0));
+  std::vector<Item> items;
+  for (std::size_t at = 0; at < wholes; ++at) {
+    const std::size_t batch = first + at / segments;
+    const std::size_t rows = job.batches[batch].count;
+    const std::size_t step = at < wholes - cut ? rows : cpu::kMaxTileRows;
+    for (std::size_t row = 0; row < rows; row += step) {
+      items.push_back({batch, at % segments, row, std::min(row + step, rows)});
+    }
+  }
+  return items;
+}
+
+// Batches [first, last): segments of keys one by one, then the segments of every row are merged, in
+// order.
 void evaluate_batches(const Job& job, const RowSample& sample, std::size_t first, std::size_t last,
                       int threads, RowResults& results) {
   const auto dim = static_cast<std::size_t>(job.q_shape.head_dim);
@@ -435,24 +428,19 @@ void evaluate_batches(const Job& job, const RowSample& sample, std::size_t first
   }
   const SegmentStates states((last - first) * segments, job.batches.front().count,
                              static_cast<std::size_t>(job.v_shape.padded_dim()));
-  std::vector<std::optional<TileBuffers>> buffers(
-      static_cast<std::size_t>(resolve_threads(threads)));
-  parallel_for(threads, static_cast<std::int64_t>((last - first) * segments),
-               [&](std::int64_t item, int worker) {
-                 const auto at = static_cast<std::size_t>(item);
-                 const Batch& batch = job.batches[first + at / segments];
+  const int workers = resolve_threads(threads);
+  const std::vector<Item> items = list_items(job, first, last, workers);
+  std::vector<std::optional<TileBuffers>> buffers(static_cast<std::size_t>(workers));
+  parallel_for(threads, static_cast<std::int64_t>(items.size()),
+               [&](std::int64_t number, int worker) {
+                 const Item& item = items[static_cast<std::size_t>(number)];
                  std::optional<TileBuffers>& mine = buffers[static_cast<std::size_t>(worker)];
                  if (!mine) {
-                   mine.emplace(job, job.plan == nullptr ? kSegmentTiles : 1);
+                   mine.emplace(job);
                  }
-                 states.clear(at);
-                 const RowStates own = states.at(at);
-                 SegmentEvaluator evaluator(job, q[at / segments].get(), *mine, own);
-                 if (job.plan == nullptr) {
-                   evaluator.all_keys(batch, job.segments[at % segments]);
-                 } else {
-                   evaluator.planned_keys(batch, job.segments[at % segments]);
-                 }
+                 const std::size_t state = (item.batch - first) * segments + item.segment;
+                 states.clear(state, item.first_row, item.last_row);
+                 evaluate_item(job, item, q[item.batch - first].get(), *mine, states.at(state));
                });
   constexpr std::size_t kMergedRows = 32;  // rows of one item
   constexpr std::size_t kParts = kBatchRows / kMergedRows;

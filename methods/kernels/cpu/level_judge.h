@@ -81,11 +81,6 @@ RAINGAUGE_NOINLINE void evaluate_tile(const RowTile& tile) {
     units[u] = u;
   }
   const Places keys = key_places(shape, tile.k, units, tile.unit_count);
-  const int panels = shape.panels() < kMaxUnits ? shape.panels() : kMaxUnits;
-  const Places values = value_places(shape, tile.v, units, tile.unit_count, 0, panels);
-  const int next = tile.next_unit_count < kMaxUnits ? tile.next_unit_count : kMaxUnits;
-  const Places ahead =
-      tile.next_k == nullptr ? Places{} : key_places(shape, tile.next_k, units, next);
   const Exp2Fine exp2 = exp2_fine();
   for (std::int64_t first = 0; first < tile.active_count; first += kMaxTileRows) {
     const std::int64_t left = tile.active_count - first;
@@ -99,7 +94,7 @@ RAINGAUGE_NOINLINE void evaluate_tile(const RowTile& tile) {
       }
     }
     score_rows<Floats>(reinterpret_cast<const std::uint32_t*>(q), rows, shape, keys, scores,
-                       values);
+                       Places{});
     for (int u = 0; u < tile.unit_count && !tile.full; ++u) {
       add_bias(scores + u * kUnit, rows, tile.bias + u * kUnit);
     }
@@ -108,7 +103,7 @@ RAINGAUGE_NOINLINE void evaluate_tile(const RowTile& tile) {
     }
     std::memset(o, 0, static_cast<std::size_t>(rows * dim) * sizeof(float));
     output_rows<Floats>(reinterpret_cast<const std::uint32_t*>(scores), rows, shape, tile.v, units,
-                        tile.unit_count, o, ahead);
+                        tile.unit_count, o, Places{});
     for (int i = 0; i < rows; ++i) {
       double* target = tile.o + tile.active[first + i] * static_cast<std::ptrdiff_t>(dim);
       for (int c = 0; c < dim; c += kWidth) {

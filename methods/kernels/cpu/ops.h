@@ -70,9 +70,6 @@ struct RowTile {
   bool full = false;                                  // no padding in any unit
   const float* class_weight[2] = {nullptr, nullptr};  // [unit_count][16] of 0 and 1, or null
   int unit_count = 0;
-  const std::uint32_t* next_k =
-      nullptr;  // units that the next tile reads, to be brought in; or null
-  int next_unit_count = 0;
   float log2_scale = 1.0F;
   float* scratch = nullptr;
   // State of every batch row: the largest score so far (before scaling), and sums of
