@@ -112,8 +112,8 @@ class DeviceTimer {
   DeviceTimer& operator=(const DeviceTimer&) = delete;
 
   void start();
-  void mark();                   // the end of a phase
-  std::vector<double> finish();  // waits for the work; one entry a mark
+  void mark();                                           // the end of a phase
+  std::vector<double> finish();                          // waits for the work; one entry a mark
   bool launch_hidden() const { return launch_hidden_; }  // of the last finish(); true on the host
 
   static constexpr int kMostFlushes = 128;  // some 25 ms of an H100
