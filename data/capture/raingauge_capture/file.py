@@ -6,6 +6,7 @@ print its values.
 """
 
 import concurrent.futures
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -63,27 +64,45 @@ def check_target(path, needed, overwrite=False):
                            "there; record fewer heads, layers or steps, or choose another disk")
 
 
-class _Digest:
-    """SHA-256 of what is added, in a thread of its own: it runs beside the writing. At most one array waits."""
+class _Worker:
+    """Calls made one after another in a thread of their own; at most one waits. Their errors come out of the next."""
 
     def __init__(self):
-        self._hash, self._thread, self._last = hashlib.sha256(), concurrent.futures.ThreadPoolExecutor(1), None
+        self._thread, self._last = concurrent.futures.ThreadPoolExecutor(1), None
 
-    def add(self, bits):
-        """`bits` must not change until the next call."""
+    def call(self, function, *arguments):
         self.wait()
-        self._last = self._thread.submit(self._hash.update, bits)
+        self._last = self._thread.submit(function, *arguments)
 
     def wait(self):
         if self._last is not None:
-            self._last.result()
+            last, self._last = self._last, None
+            last.result()
 
     def close(self):
         self._thread.shutdown()
 
+
+class _Digest(_Worker):
+    """SHA-256 of arrays that do not change until they are hashed, beside everything else."""
+
+    def __init__(self):
+        super().__init__()
+        self._hash = hashlib.sha256()
+
+    def add(self, bits):
+        self.call(self._hash.update, bits)
+
     def hexdigest(self):
         self.wait()
         return self._hash.hexdigest()
+
+
+def _write_all(descriptor, bits, offset):
+    rest = memoryview(bits).cast("B")
+    while rest:
+        written = os.pwrite(descriptor, rest, offset)
+        rest, offset = rest[written:], offset + written
 
 
 class CaptureWriter:
@@ -101,6 +120,9 @@ class CaptureWriter:
         except OSError as error:
             raise CaptureError(f"{path}: cannot be created: {error}") from error
         self.file = h5py.File(created)
+        # Uncompressed elements go into the place that HDF5 gave a dataset without passing through HDF5, which would
+        # hold up every other thread.
+        self._descriptor, self._writing = os.open(path, os.O_WRONLY), _Worker()
         self.file.attrs["format"] = "raingauge-capture"
         self.file.attrs["version"] = np.int64(1)
         self.set_attributes(attributes)
@@ -144,6 +166,7 @@ class CaptureWriter:
         group = self.file["records"].create_group(name)
         try:
             hashes = self._write_heads(group, heads, len(attributes["heads"]))
+            self._writing.wait()
             self._write_small(group, segments, key_valid)
             self.file.flush()  # data reaches the file before the attributes that say the record is whole
             for key, value in hashes.items():
@@ -154,6 +177,7 @@ class CaptureWriter:
                 group.attrs[key] = np.asarray(value, np.int32) if key == "heads" else value
             self.file.flush()
         except BaseException as error:
+            self._settle()
             try:
                 del self.file["records"][name]
             except (KeyError, RuntimeError, OSError):
@@ -164,6 +188,11 @@ class CaptureWriter:
             raise
         self.number += 1
         return number
+
+    def _settle(self):
+        """After an error: whatever the last write made of it."""
+        with contextlib.suppress(OSError):
+            self._writing.wait()
 
     def _write_heads(self, group, heads, count):
         hashes = {}
@@ -196,6 +225,10 @@ class CaptureWriter:
             raise CaptureError(f"{self.path}: {done} heads given, `heads` names {count}")
 
     def _write_bits(self, dataset, head, bits):
+        place = None if self.compress else dataset.id.get_offset()
+        if place is not None:
+            self._writing.call(_write_all, self._descriptor, bits, place + head * bits.nbytes)
+            return
         space = dataset.id.get_space()
         space.select_hyperslab((head, 0, 0), (1, *bits.shape))
         dataset.id.write(h5py.h5s.create_simple((1, *bits.shape)), space, bits, mtype=dataset.id.get_type())
@@ -221,6 +254,9 @@ class CaptureWriter:
     def close(self):
         """Closes without `complete`: the file stays readable as interrupted."""
         if self.file:
+            self._settle()
+            self._writing.close()
+            os.close(self._descriptor)
             self.file.close()
 
 

@@ -27,7 +27,7 @@ def blocks():
 def place(tmp_path, wan_folder):
     """A folder with the example's files, and a way to run its commands."""
     def local(text):
-        for there, here in (("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", str(wan_folder)), ("480", "128"), ("832", "192"), ('"cuda"', '"cpu"')):
+        for there, here in (("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", str(wan_folder)), ("480", "96"), ("832", "128"), ('"cuda"', '"cpu"')):
             text = text.replace(there, here)
         return text
     commands, sweep, generate = map(local, blocks())
@@ -59,8 +59,8 @@ def test_the_worked_example_runs_as_written(place):
     loss = [np.mean([r["metrics"]["rel_l2"]["value"] for r in ok if r["arm"] == f"rf2.{d}"]) for d in (0.2, 0.3, 0.5)]
     assert loss[0] > loss[1] > loss[2] > 0
     dense, sparse = (np.load(folder / f"{name}.npy") for name in ("dense", "sparse"))
-    assert dense.shape == sparse.shape == (81, 128, 192, 3) and (dense != sparse).any()
+    assert dense.shape == sparse.shape == (81, 96, 128, 3) and (dense != sparse).any()
     density = [float(line) for line in done.stdout.splitlines() if re.fullmatch(r"0\.\d+", line)]
     # 5 of 50 steps and one of two layers are dense, the rest is 0.3.
-    assert density == [pytest.approx(1 - 0.9 * 0.5 * 0.7, abs=0.01)]
+    assert density == [pytest.approx(1 - 0.9 * 0.5 * 0.7, abs=0.02)]
     assert "psnr" in done.stdout
