@@ -118,7 +118,7 @@ struct Density {
 };
 Density measure_density(const Plan& plan, const std::uint8_t* key_valid = nullptr);
 
-// Does every query block that has rows list every key block that has keys?
+// Does every query see every key? Orders and layout do not matter then.
 bool keeps_every_pair(const Plan& plan);
 
 // Position of every token: inverse of orders.row(head). Identity gives an empty vector.

@@ -154,21 +154,6 @@ void check_attend_inputs(const Plan& plan, const AttendInputs& inputs) {
   }
 }
 
-bool keeps_every_pair(const Plan& plan) {
-  for (std::int64_t head = 0; head < plan.heads; ++head) {
-    for (std::int64_t block = 0; block < plan.q_blocks.blocks; ++block) {
-      if (plan.q_blocks.size(head, block) == 0) continue;
-      const std::int32_t* columns = plan.lists.begin(head, block);
-      std::int64_t kept = 0;
-      for (std::int64_t c = 0; c < plan.lists.count(head, block); ++c) {
-        kept += plan.k_blocks.size(head, columns[c]);
-      }
-      if (kept != plan.tokens) return false;
-    }
-  }
-  return true;
-}
-
 // Scratch of one chunk of rows; q and scores have the query rows in the lanes.
 struct ReferenceHead::Tile {
   explicit Tile(std::int64_t stride)

@@ -14,9 +14,6 @@ namespace raingauge {
 // Throws Error unless q, k, v agree with each other and with the plan in shape, dtype and device.
 void check_attend_inputs(const Plan& plan, const AttendInputs& inputs);
 
-// Does every query see every key? Orders and layout do not matter then.
-bool keeps_every_pair(const Plan& plan);
-
 // Magnitudes behind one output row o = sum_j p_j v_j, from which conformance derives tolerances.
 struct RowScale {
   // The largest of sqrt(sum_j p_j^2 |v_j|^2), the same over the sums of key tiles

@@ -259,5 +259,13 @@ TEST(PlanTest, FingerprintFollowsDecisionsOnly) {
   for (const Plan& other : others) EXPECT_NE(plan_fingerprint(other), value);
 }
 
+TEST(Reference, EveryPairIsToldFromAlmostEvery) {
+  EXPECT_TRUE(keeps_every_pair(dense_plan(2, 130, 32)));
+  Plan plan = dense_plan(2, 130, 32);
+  plan.lists.columns.pop_back();  // the last query block of the last head loses a 2-token key block
+  plan.lists.row_offsets.back() -= 1;
+  EXPECT_FALSE(keeps_every_pair(plan));
+}
+
 }  // namespace
 }  // namespace raingauge
