@@ -259,7 +259,7 @@ TEST(PlanTest, FingerprintFollowsDecisionsOnly) {
   for (const Plan& other : others) EXPECT_NE(plan_fingerprint(other), value);
 }
 
-TEST(Reference, EveryPairIsToldFromAlmostEvery) {
+TEST(PlanTest, EveryPairIsToldFromAlmostEvery) {
   EXPECT_TRUE(keeps_every_pair(dense_plan(2, 130, 32)));
   Plan plan = dense_plan(2, 130, 32);
   plan.lists.columns.pop_back();  // the last query block of the last head loses a 2-token key block
