@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The README's worked example as written there, on a saved pipeline of toy size: record, replay, pick the operating point,
-generate with it, compare the frames. Only the model's name, the size of the frames and the device are other ones."""
+generate with it, compare the frames. Only the model's name, the size of the clip, device and dtype are other ones."""
 import json
 import os
 import pathlib
@@ -27,7 +27,8 @@ def blocks():
 def place(tmp_path, wan_folder):
     """A folder with the example's files, and a way to run its commands."""
     def local(text):
-        for there, here in (("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", str(wan_folder)), ("480", "96"), ("832", "128"), ('"cuda"', '"cpu"')):
+        for there, here in (("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", str(wan_folder)), ("480", "128"), ("832", "192"), ("81", "41"),
+                            ("torch.bfloat16", "torch.float32"), ('"cuda"', '"cpu"')):
             text = text.replace(there, here)
         return text
     commands, sweep, generate = map(local, blocks())
@@ -59,7 +60,7 @@ def test_the_worked_example_runs_as_written(place):
     loss = [np.mean([r["metrics"]["rel_l2"]["value"] for r in ok if r["arm"] == f"rf2.{d}"]) for d in (0.2, 0.3, 0.5)]
     assert loss[0] > loss[1] > loss[2] > 0
     dense, sparse = (np.load(folder / f"{name}.npy") for name in ("dense", "sparse"))
-    assert dense.shape == sparse.shape == (81, 96, 128, 3) and (dense != sparse).any()
+    assert dense.shape == sparse.shape == (41, 128, 192, 3) and (dense != sparse).any()
     density = [float(line) for line in done.stdout.splitlines() if re.fullmatch(r"0\.\d+", line)]
     # 5 of 50 steps and one of two layers are dense, the rest is 0.3.
     assert density == [pytest.approx(1 - 0.9 * 0.5 * 0.7, abs=0.02)]
