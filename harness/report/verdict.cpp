@@ -151,13 +151,19 @@ std::string breakdown(const RunData& data, const Contrast& contrast) {
   return text;
 }
 
+// What the arms were made equal in, and what that left unequal.
+std::string matched_by(const RunData& data, const Contrast& contrast) {
+  if (contrast.match != "nominal") return "at equal measured density";
+  const auto metric = data.fidelity.metric("density_pairs");
+  const auto left = estimate_mean(differences(data.fidelity, contrast, metric));
+  return "at equal nominal density, measured density " + signed_number(left.value, 2);
+}
+
 std::string sentence(const RunData& data, const Document& document, const Finding& finding) {
   const auto& contrast = *finding.contrast;
   const auto& e = finding.estimate;
-  std::string text =
-      label_of(data, contrast) + " (" +
-      (contrast.match == "nominal" ? "at equal nominal density" : "at equal measured density") +
-      "): " + data.primary_metric() + " " + signed_number(e.value);
+  std::string text = label_of(data, contrast) + " (" + matched_by(data, contrast) +
+                     "): " + data.primary_metric() + " " + signed_number(e.value);
   if (std::isfinite(e.lo)) text += " [" + signed_number(e.lo) + ", " + signed_number(e.hi) + "]";
   if (finding.ratio) {
     const auto& ratio = document.ledger[*finding.ratio];

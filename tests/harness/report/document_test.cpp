@@ -53,6 +53,22 @@ TEST_F(Report, VerdictSaysHowAnEffectDependsOnDensityAndMode) {
                                      "By mode: image_to_video -0.1[12], text_to_video [+]0.08"));
 }
 
+TEST_F(Report, VerdictAtNominalDensitySaysWhatWasMeasured) {
+  PlantedRun planted;
+  planted.change = [](nlohmann::json& row) {
+    row["match"] = "nominal";
+    if (row["factors"]["order"] == "window3d")
+      row["density_pairs"] = row["density_pairs"].get<double>() + 0.05;
+  };
+  testing_support::write_planted(folder_.path(), planted);
+  auto manifest = testing_support::planted_manifest(planted);
+  for (auto& arm : manifest["experiment"]["arms"]) arm["match"] = "nominal";
+  std::ofstream(folder_.path() / "manifest.json") << manifest.dump();
+  const auto text = write_text(build_document(load_run(folder_.path())));
+  EXPECT_THAT(text, HasSubstr("order: window3d vs raster (at equal nominal density, measured "
+                              "density +0.050): recall +0.03"));
+}
+
 TEST_F(Report, FewGenerationsGetNoInterval) {
   PlantedRun planted;
   planted.generations = 7;
