@@ -25,9 +25,8 @@ ReportTable block_table() {
   table.title = "One transformer block";
   table.note =
       "Random weights at the model's size, libtorch's operators: time alone, nothing of quality. "
-      "Attention counts with "
-      "every "
-      "phase but prepare; the dense denominator is the attend of the fastest dense kernel.";
+      "Attention counts with every phase but prepare; the dense denominator is the attend of the "
+      "fastest dense kernel.";
   table.columns = {
       {"arm", "", false},
       {"kernel", "", false},

@@ -5,9 +5,9 @@
 // cost no pass of their own. Every address is computed in 64 bits.
 #include "methods/kernels/cuda/forward.h"
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
+
+#include "methods/kernels/cuda/mma.cuh"
 
 namespace raingauge::cuda_walk {
 namespace {
@@ -15,78 +15,7 @@ namespace {
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * 32;
 constexpr int kStages = 2;
-constexpr unsigned kAllLanes = 0xffffffffU;
 constexpr float kLn2 = 0.69314718055994531F;
-
-// ---- instructions -----------------------------------------------------------------------------
-
-__device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
-}
-
-// 16 bytes from global to shared memory; zeros instead when `exists` is false.
-__device__ __forceinline__ void copy_chunk(std::uint32_t target, const void* source, bool exists) {
-  const int bytes = exists ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(target), "l"(source),
-               "r"(bytes));
-}
-__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;\n" ::); }
-__device__ __forceinline__ void wait_copies() {
-  asm volatile("cp.async.wait_group 0;\n" ::: "memory");
-}
-
-__device__ __forceinline__ void load_matrices(std::uint32_t (&r)[4], std::uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address));
-}
-__device__ __forceinline__ void load_matrices_transposed(std::uint32_t (&r)[4],
-                                                         std::uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address));
-}
-
-__device__ __forceinline__ float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
-  return y;
-}
-
-template <Element E>
-struct Arithmetic;
-
-template <>
-struct Arithmetic<Element::bf16> {
-  static __device__ __forceinline__ void mma(float (&c)[4], const std::uint32_t (&a)[4],
-                                             std::uint32_t b0, std::uint32_t b1) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-        "{%8,%9}, {%0,%1,%2,%3};\n"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  }
-  static __device__ __forceinline__ std::uint32_t pack(float low, float high) {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return *reinterpret_cast<const std::uint32_t*>(&pair);
-  }
-};
-
-template <>
-struct Arithmetic<Element::f16> {
-  static __device__ __forceinline__ void mma(float (&c)[4], const std::uint32_t (&a)[4],
-                                             std::uint32_t b0, std::uint32_t b1) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-        "{%8,%9}, {%0,%1,%2,%3};\n"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  }
-  static __device__ __forceinline__ std::uint32_t pack(float low, float high) {
-    const __half2 pair = __floats2half2_rn(low, high);
-    return *reinterpret_cast<const std::uint32_t*>(&pair);
-  }
-};
 
 // ---- shared memory ----------------------------------------------------------------------------
 
@@ -184,8 +113,8 @@ __device__ __forceinline__ void multiply_qk(float (&s)[kRowTiles][kKeyTile / 8][
       load_matrices(b, chunk_address<kChunks>(k_base, row, step * 2 + ((lane >> 3) & 1)));
 #pragma unroll
       for (int m = 0; m < kRowTiles; ++m) {
-        Arithmetic<E>::mma(s[m][pair * 2], a[m], b[0], b[1]);
-        Arithmetic<E>::mma(s[m][pair * 2 + 1], a[m], b[2], b[3]);
+        Mma<E>::mma(s[m][pair * 2], a[m], b[0], b[1]);
+        Mma<E>::mma(s[m][pair * 2 + 1], a[m], b[2], b[3]);
       }
     }
   }
@@ -202,10 +131,10 @@ __device__ __forceinline__ void multiply_pv(float (&o)[kRowTiles][kDim / 8][4],
     std::uint32_t a[kRowTiles][4];
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m) {
-      a[m][0] = Arithmetic<E>::pack(s[m][2 * step][0], s[m][2 * step][1]);
-      a[m][1] = Arithmetic<E>::pack(s[m][2 * step][2], s[m][2 * step][3]);
-      a[m][2] = Arithmetic<E>::pack(s[m][2 * step + 1][0], s[m][2 * step + 1][1]);
-      a[m][3] = Arithmetic<E>::pack(s[m][2 * step + 1][2], s[m][2 * step + 1][3]);
+      a[m][0] = Mma<E>::pack(s[m][2 * step][0], s[m][2 * step][1]);
+      a[m][1] = Mma<E>::pack(s[m][2 * step][2], s[m][2 * step][3]);
+      a[m][2] = Mma<E>::pack(s[m][2 * step + 1][0], s[m][2 * step + 1][1]);
+      a[m][3] = Mma<E>::pack(s[m][2 * step + 1][2], s[m][2 * step + 1][3]);
     }
 #pragma unroll
     for (int pair = 0; pair < kDim / 16; ++pair) {
@@ -214,8 +143,8 @@ __device__ __forceinline__ void multiply_pv(float (&o)[kRowTiles][kDim / 8][4],
       load_matrices_transposed(b, chunk_address<kChunks>(v_base, row, pair * 2 + (lane >> 4)));
 #pragma unroll
       for (int m = 0; m < kRowTiles; ++m) {
-        Arithmetic<E>::mma(o[m][pair * 2], a[m], b[0], b[1]);
-        Arithmetic<E>::mma(o[m][pair * 2 + 1], a[m], b[2], b[3]);
+        Mma<E>::mma(o[m][pair * 2], a[m], b[0], b[1]);
+        Mma<E>::mma(o[m][pair * 2 + 1], a[m], b[2], b[3]);
       }
     }
   }

@@ -12,9 +12,9 @@
 // Rows depend on their own keys alone and nothing depends on timing: results are the same bits each run.
 #include "methods/kernels/cuda/row_evaluator.h"
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
+
+#include "methods/kernels/cuda/mma.cuh"
 
 namespace raingauge::cuda_walk {
 namespace {
@@ -24,58 +24,21 @@ constexpr int kThreads = kWarps * 32;
 constexpr int kStages = 2;
 constexpr int kTiles8 = kKeyTile / 8;  // n8 tiles of a key tile
 constexpr int kColumns = 64;           // columns of V whose product is held at once
-constexpr unsigned kAllLanes = 0xffffffffU;
 constexpr double kLn2 = 0.69314718055994530942;
 
-// ---- instructions -----------------------------------------------------------------------------
+// ---- weights ----------------------------------------------------------------------------------
 
-__device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
-}
-__device__ __forceinline__ void copy_chunk(std::uint32_t target, const void* source, bool exists) {
-  const int bytes = exists ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(target), "l"(source),
-               "r"(bytes));
-}
-__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;\n" ::); }
-__device__ __forceinline__ void wait_copies() {
-  asm volatile("cp.async.wait_group 0;\n" ::: "memory");
-}
-__device__ __forceinline__ void load_matrices(std::uint32_t (&r)[4], std::uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address));
-}
-__device__ __forceinline__ void load_matrices_transposed(std::uint32_t (&r)[4],
-                                                         std::uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address));
-}
-__device__ __forceinline__ float exp2_unit(float x) {  // at most 2 ulp off; 0 below 2^-126
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
-  return y;
-}
 // 2^n of an integer n <= 0, exactly; 0 below 2^-126.
 __device__ __forceinline__ float power_of_two(float n) {
   return n < -126.0F ? 0.0F : __int_as_float((static_cast<int>(n) + 127) << 23);
 }
 
 template <Element E>
-struct Arithmetic;
+struct Weights;
 
 template <>
-struct Arithmetic<Element::bf16> {
+struct Weights<Element::bf16> {
   static constexpr float kWeight = 1.0F;
-  static __device__ __forceinline__ void mma(float (&c)[4], const std::uint32_t (&a)[4],
-                                             std::uint32_t b0, std::uint32_t b1) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-        "{%8,%9}, {%0,%1,%2,%3};\n"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  }
   // hi + lo of two neighbouring weights.
   static __device__ __forceinline__ void split(float x, float y, std::uint32_t& hi,
                                                std::uint32_t& lo) {
@@ -88,16 +51,8 @@ struct Arithmetic<Element::bf16> {
 };
 
 template <>
-struct Arithmetic<Element::f16> {
+struct Weights<Element::f16> {
   static constexpr float kWeight = 32768.0F;
-  static __device__ __forceinline__ void mma(float (&c)[4], const std::uint32_t (&a)[4],
-                                             std::uint32_t b0, std::uint32_t b1) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-        "{%8,%9}, {%0,%1,%2,%3};\n"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  }
   static __device__ __forceinline__ void split(float x, float y, std::uint32_t& hi,
                                                std::uint32_t& lo) {
     const float u = x * kWeight;
@@ -206,8 +161,8 @@ struct WarpRows {
         std::uint32_t b[4];
         const int row = pair * 16 + (lane & 7) + ((lane >> 4) << 3);
         load_matrices(b, chunk_address<kChunks>(k_base, row, step * 2 + ((lane >> 3) & 1)));
-        Arithmetic<E>::mma(s[pair * 2], a, b[0], b[1]);
-        Arithmetic<E>::mma(s[pair * 2 + 1], a, b[2], b[3]);
+        Mma<E>::mma(s[pair * 2], a, b[0], b[1]);
+        Mma<E>::mma(s[pair * 2 + 1], a, b[2], b[3]);
       }
     }
 #pragma unroll
@@ -265,7 +220,7 @@ struct WarpRows {
     for (int n = 0; n < kTiles8; ++n) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        s[n][i] = exp2_unit(fmaf(s[n][i], scale_log2, -reference[i >> 1]));
+        s[n][i] = exp2_fast(fmaf(s[n][i], scale_log2, -reference[i >> 1]));
         part[i >> 1] += s[n][i];
       }
     }
@@ -308,7 +263,7 @@ struct WarpRows {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const float(&w)[4] = s[2 * step + (i >> 1)];
-          Arithmetic<E>::split(w[(i & 1) * 2], w[(i & 1) * 2 + 1], hi[i], lo[i]);
+          Weights<E>::split(w[(i & 1) * 2], w[(i & 1) * 2 + 1], hi[i], lo[i]);
         }
 #pragma unroll
         for (int pair = 0; pair < kHeld / 2; ++pair) {
@@ -316,10 +271,10 @@ struct WarpRows {
           const int row = step * 16 + (lane & 15);
           const int chunk = (part * kHeld / 2 + pair) * 2 + (lane >> 4);
           load_matrices_transposed(b, chunk_address<kChunks>(v_base, row, chunk));
-          Arithmetic<E>::mma(product[pair * 2], lo, b[0], b[1]);
-          Arithmetic<E>::mma(product[pair * 2], hi, b[0], b[1]);
-          Arithmetic<E>::mma(product[pair * 2 + 1], lo, b[2], b[3]);
-          Arithmetic<E>::mma(product[pair * 2 + 1], hi, b[2], b[3]);
+          Mma<E>::mma(product[pair * 2], lo, b[0], b[1]);
+          Mma<E>::mma(product[pair * 2], hi, b[0], b[1]);
+          Mma<E>::mma(product[pair * 2 + 1], lo, b[2], b[3]);
+          Mma<E>::mma(product[pair * 2 + 1], hi, b[2], b[3]);
         }
       }
 #pragma unroll
@@ -347,7 +302,7 @@ struct WarpRows {
       if (row >= item.rows) continue;
       const std::int64_t place = item.out + p.row_slots[item.first_row + row];
       const bool empty = item.keys == 0;
-      const auto inverse = static_cast<float>(1.0 / (total * double{Arithmetic<E>::kWeight}));
+      const auto inverse = static_cast<float>(1.0 / (total * double{Weights<E>::kWeight}));
       float* target = p.o + place * kDim + (lane & 3) * 2;
 #pragma unroll
       for (int n = 0; n < kDim / 8; ++n) {
