@@ -2,6 +2,7 @@
 // Latency by phase, and kernel benchmarks in Google Benchmark's JSON.
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <map>
 
@@ -71,7 +72,7 @@ class LatencySection {
     number.arm = row.value("arm", "");
     number.kernel = row.value("kernel", "");
     number.scope = record_text(row);
-    if (name_captures_) number.scope = row.value("capture", "") + ", " + number.scope;
+    if (name_captures_) number.scope = capture_name(row) + ", " + number.scope;
     number.unit_of_n = "samples";
     const auto phase_samples =
         row.contains("total_ms") && row["total_ms"].is_object() ? row["total_ms"].value("n", 0) : 0;
@@ -164,7 +165,7 @@ std::string dense_note(const std::vector<json>& rows) {
   for (const auto& row : rows) {
     const auto kernel = row.value("dense_kernel", json());
     if (!kernel.is_string() || kernel.get<std::string>().empty()) continue;
-    const auto record = row.value("capture", "") + ", " + record_text(row);
+    const auto record = capture_name(row) + ", " + record_text(row);
     if (std::find(named.begin(), named.end(), record) != named.end()) continue;
     named.push_back(record);
     text += (text.empty() ? "Speed-up: over the attend of the fastest dense kernel. " : " ") +
@@ -213,6 +214,10 @@ void add_benchmark_rows(Document& document, const std::string& file, const json&
 }
 
 }  // namespace
+
+std::string capture_name(const nlohmann::json& row) {
+  return std::filesystem::path(row.value("capture", "")).filename().string();
+}
 
 void add_latency(const RunData& data, Document& document) {
   if (data.latency.empty()) return;

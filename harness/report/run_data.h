@@ -50,6 +50,9 @@ std::vector<double> finite(std::vector<double> values);
 // more. Without `report.ablate` all arms.
 bool highlighted(const RunData& data, const ObservedArm& arm);
 
+// A row's capture as people call it: its file's name without folders.
+std::string capture_name(const nlohmann::json& row);
+
 // The command that reruns one arm of the run.
 std::string rerun_command(const RunData& data, const std::string& arm);
 

@@ -46,7 +46,7 @@ std::vector<Cell> block_row(const json& row, Document& document) {
   number.table = "block";
   number.arm = row.value("arm", "");
   number.kernel = row.value("kernel", "");
-  number.scope = row.value("capture", "");
+  number.scope = capture_name(row);
   number.unit_of_n = "samples";
   const int n = row.at("surroundings_ms").value("n", 0);
   const auto cell = [&](const char* metric, double value) -> Cell {
