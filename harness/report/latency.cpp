@@ -14,11 +14,6 @@ namespace {
 
 using nlohmann::json;
 
-double number_of(const json& row, const char* key) {
-  const auto found = row.find(key);
-  return found != row.end() && found->is_number() ? found->get<double>() : std::nan("");
-}
-
 std::string record_text(const json& row) {
   return "layer " + std::to_string(row.value("layer", 0)) + ", step " +
          std::to_string(row.value("step", 0));
@@ -86,10 +81,8 @@ class LatencySection {
                                plain("density_pairs", number_of(row, "density_pairs")),
                                plain("density_tiles", number_of(row, "density_tiles"))};
     for (std::size_t i = 0; i < std::size(kPhases); ++i) {
-      const auto phase = row.find(std::string(kPhases[i]) + "_ms");
-      const double median =
-          phase != row.end() && phase->is_object() ? number_of(*phase, "median") : std::nan("");
-      cells.push_back(plain((std::string(kPhases[i]) + "_ms").c_str(), median));
+      const std::string phase = std::string(kPhases[i]) + "_ms";
+      cells.push_back(plain(phase.c_str(), median_of(row, phase.c_str())));
       if (!ok || !cells.back().number) continue;
       figure_.series[i].labels.push_back((name_captures_ ? number.scope + ": " : "") + number.arm +
                                          " / " + number.kernel);
@@ -214,6 +207,16 @@ void add_benchmark_rows(Document& document, const std::string& file, const json&
 }
 
 }  // namespace
+
+double number_of(const json& row, const char* key) {
+  const auto found = row.find(key);
+  return found != row.end() && found->is_number() ? found->get<double>() : std::nan("");
+}
+
+double median_of(const json& row, const char* key) {
+  const auto found = row.find(key);
+  return found != row.end() && found->is_object() ? number_of(*found, "median") : std::nan("");
+}
 
 std::string capture_name(const nlohmann::json& row) {
   return std::filesystem::path(row.value("capture", "")).filename().string();

@@ -50,6 +50,10 @@ std::vector<double> finite(std::vector<double> values);
 // more. Without `report.ablate` all arms.
 bool highlighted(const RunData& data, const ObservedArm& arm);
 
+// A number of a row, and the median of a timing in it; NaN where there is none.
+double number_of(const nlohmann::json& row, const char* key);
+double median_of(const nlohmann::json& row, const char* key);
+
 // A row's capture as people call it: its file's name without folders.
 std::string capture_name(const nlohmann::json& row);
 

@@ -9,16 +9,6 @@ namespace {
 
 using nlohmann::json;
 
-double number_of(const json& row, const char* key) {
-  const auto found = row.find(key);
-  return found != row.end() && found->is_number() ? found->get<double>() : std::nan("");
-}
-
-double median_of(const json& row, const char* key) {
-  const auto found = row.find(key);
-  return found != row.end() && found->is_object() ? number_of(*found, "median") : std::nan("");
-}
-
 ReportTable block_table() {
   ReportTable table;
   table.id = "block";
