@@ -11,7 +11,7 @@ BlockLogits::BlockLogits(const RecordView& record, std::int64_t head, const Plan
       head_(head),
       blocks_(blocks),
       scale_(static_cast<float>(scale)),
-      shape_{record.k.dtype, static_cast<int>(record.head_dim()), false},
+      shape_{record.k.dtype, static_cast<int>(record.head_dim()), cpu::Products::floats},
       map_(cpu::map_units(blocks.k_order, blocks.k_blocks, head, record.key_valid)),
       packer_(cpu::level_ops(), shape_, std::nullopt),
       scratch_(cpu::make_buffer<float>(cpu::scratch_floats(shape_.head_dim))) {

@@ -37,7 +37,7 @@ struct Packed {
   std::vector<float> norms;
 
   Packed(const std::vector<float>& centroids, std::int64_t clusters, std::int64_t dim) {
-    const cpu::PackShape shape{DType::f32, static_cast<int>(dim), false};
+    const cpu::PackShape shape{DType::f32, static_cast<int>(dim), cpu::Products::floats};
     const std::int64_t units = (clusters + kUnit - 1) / kUnit;
     words = cpu::make_buffer<std::uint32_t>(static_cast<std::size_t>(units) * shape.k_unit_words());
     for (std::int64_t unit = 0; unit < units; ++unit) {

@@ -70,7 +70,7 @@ void pooled_scores(const float* qmeans, std::int64_t nq, const float* kmeans, st
     return;
   }
   const cpu::LevelOps& ops = cpu::level_ops();
-  const cpu::PackShape shape{DType::f32, static_cast<int>(d), false};
+  const cpu::PackShape shape{DType::f32, static_cast<int>(d), cpu::Products::floats};
   const std::int64_t units = (nk + kUnit - 1) / kUnit;
   const std::size_t words = shape.k_unit_words();
   const auto packed = cpu::make_buffer<std::uint32_t>(static_cast<std::size_t>(units) * words);

@@ -70,7 +70,7 @@ void describe(CLI::App& app, Options& options) {
   app.add_option("--dtype", options.dtype, "of random and synthetic inputs")
       ->check(CLI::IsMember({"bf16", "f16", "f32"}));
   app.add_option("--isa", options.isa,
-                 "avx512_bf16, avx512, avx2, portable; default: the best here");
+                 "amx_bf16, avx512_bf16, avx512, avx2, portable; default: the best here");
   app.add_option("--seed", options.seed, "of random and synthetic inputs");
   for (CLI::Option* option : app.get_options()) option->capture_default_str();
 }

@@ -108,11 +108,11 @@ void run_packing(benchmark::State& state, Session& session, Input& input, int th
   const RecordView record = input.view();
   const cpu::LevelOps& ops = cpu::level_ops(session.options().isa);
   const int dim = static_cast<int>(record.head_dim());
-  const cpu::PackShape shape{record.k.dtype, dim, ops.has_pairs && record.k.dtype == DType::bf16};
+  const cpu::PackShape shape = ops.shape(record.k.dtype, dim);
   Orders order;
   order.tokens = record.tokens();
-  const cpu::UnitMap map =
-      cpu::map_units(order, uniform_layout(record.tokens(), 128), 0, record.key_valid);
+  const cpu::UnitMap map = cpu::map_units(order, uniform_layout(record.tokens(), 128), 0,
+                                          record.key_valid, shape.unit_multiple());
   cpu::HeadPacker packer(ops, shape, shape);
   PeakControl control(session, threads, record.k.dtype);
   const double seconds =

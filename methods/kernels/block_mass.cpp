@@ -111,14 +111,14 @@ std::vector<float> block_mass(const RecordView& record, std::int64_t head, const
 std::vector<float> cpu::block_mass_at(const LevelOps& ops, const RecordView& record,
                                       std::int64_t head, const Plan& plan, int threads) {
   check_judged(record, head, &plan);
-  PackShape shape;
-  shape.head_dim = static_cast<int>(record.head_dim());
-  shape.dtype = record.q.dtype;
-  shape.pairs = ops.has_pairs && record.q.dtype == DType::bf16 && record.k.dtype == DType::bf16 &&
-                shape.head_dim % 2 == 0;
+  PackShape shape = ops.shape(record.q.dtype, static_cast<int>(record.head_dim()));
+  if (record.k.dtype != record.q.dtype) {
+    shape.products = Products::floats;
+  }
   PackShape key_shape = shape;
   key_shape.dtype = record.k.dtype;
-  const UnitMap map = map_units(plan.k_order, plan.k_blocks, head, record.key_valid);
+  const UnitMap map =
+      map_units(plan.k_order, plan.k_blocks, head, record.key_valid, shape.unit_multiple());
   HeadPacker packed(ops, key_shape, std::nullopt);
   packed.pack(record.k, nullptr, head, map, threads);
   const MassJob job{ops, record, plan, head, shape, map, packed, split_scale(record.info->scale)};

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Block-sparse attention on the CPU. One head at a time: its K and V are packed once (token order,
 // conversion and transposition in one gather), then every query block streams over its list of
-// packed keys with an online softmax. bf16 inputs use bf16 pair products where the CPU has them (P is
-// then rounded to bf16 as well, the row sums are not); everything else is fp32.
+// packed keys with an online softmax. bf16 inputs use bf16 products (matrix tiles or pairs) where the
+// CPU has them (P is then rounded to bf16 as well, the row sums are not); everything else is fp32.
 #include <algorithm>
 #include <cstddef>
 #include <memory>
@@ -34,16 +34,17 @@ struct Item {
 
 class CpuPrepared final : public Prepared {
  public:
-  CpuPrepared(const Plan& plan, const std::uint8_t* key_valid) : plan_(plan) {
+  CpuPrepared(const Plan& plan, const std::uint8_t* key_valid, int unit_multiple) : plan_(plan) {
     items_.resize(static_cast<std::size_t>(plan.heads));
     double executed = 0.0;
     double all = 0.0;
     std::vector<std::int64_t> units;
+    const std::int64_t group = std::int64_t{kUnit} * unit_multiple;
     for (std::int64_t head = 0; head < plan.heads; ++head) {
       if (head == 0 || !keys_shared(plan, key_valid)) {
         units = valid_keys(plan, key_valid, head);
         for (std::int64_t& count : units) {
-          count = (count + kUnit - 1) / kUnit;
+          count = (count + group - 1) / group * unit_multiple;
         }
       }
       std::int64_t total = 0;
@@ -184,7 +185,9 @@ class CpuKernel final : public Kernel {
 
   std::unique_ptr<Prepared> prepare(const Plan& plan, const AttendInputs& inputs) override {
     check(plan, inputs);
-    return std::make_unique<CpuPrepared>(plan, inputs.key_valid);
+    const int dim = static_cast<int>(inputs.q.head_dim);
+    return std::make_unique<CpuPrepared>(plan, inputs.key_valid,
+                                         ops_.shape(inputs.q.dtype, dim).unit_multiple());
   }
 
   void attend(const Prepared& prepared, const AttendInputs& inputs,
@@ -217,10 +220,7 @@ void CpuKernel::attend(const Prepared& prepared, const AttendInputs& inputs,
   }
   const Plan& plan = ready->plan();
   check(plan, inputs);
-  cpu::PackShape shape;
-  shape.dtype = inputs.q.dtype;
-  shape.head_dim = static_cast<int>(inputs.q.head_dim);
-  shape.pairs = ops_.has_pairs && shape.dtype == DType::bf16;
+  const cpu::PackShape shape = ops_.shape(inputs.q.dtype, static_cast<int>(inputs.q.head_dim));
   const cpu::ScaleParts scale = cpu::split_scale(static_cast<double>(inputs.scale));
   const std::lock_guard lock(memory_mutex_);
   if (packer_ == nullptr || !(shape == memory_shape_)) {
@@ -237,7 +237,8 @@ void CpuKernel::attend(const Prepared& prepared, const AttendInputs& inputs,
       plan.k_blocks.rows == 1 && (plan.k_order.identity || plan.k_order.rows == 1);
   for (std::int64_t head = 0; head < plan.heads; ++head) {
     if (head == 0 || !map_shared) {
-      map = cpu::map_units(plan.k_order, plan.k_blocks, head, inputs.key_valid);
+      map = cpu::map_units(plan.k_order, plan.k_blocks, head, inputs.key_valid,
+                           shape.unit_multiple());
     }
     packed.pack(inputs.k, &inputs.v, head, map, threads_);
     const HeadJob job{ops_, plan, inputs, outputs, head, shape, map, packed, scale};
@@ -255,7 +256,8 @@ void CpuKernel::attend(const Prepared& prepared, const AttendInputs& inputs,
 KernelSpec cpu_kernel_spec() {
   KernelSpec spec{};
   spec.name = "cpu";
-  spec.help = "block-sparse attention on the CPU (AVX-512 bf16, AVX-512, AVX2 or portable)";
+  spec.help =
+      "block-sparse attention on the CPU (AMX bf16, AVX-512 bf16, AVX-512, AVX2 or portable)";
   return spec;
 }
 

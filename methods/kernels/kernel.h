@@ -88,7 +88,7 @@ class TimedRun {
 
 struct KernelOptions {
   int threads = 0;                // CPU threads; 0 = all
-  std::string isa;                // CPU: "", "avx512_bf16", "avx512", "avx2", "portable"; "" = best
+  std::string isa;                // CPU: "amx_bf16", "avx512_bf16", "avx512", "avx2", "portable"; "" = best
   double answer_seconds = 600.0;  // how long a peer's process may take for one answer
 };
 

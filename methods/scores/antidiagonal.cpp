@@ -92,7 +92,7 @@ ScoreMatrix antidiagonal(const ScoreRequest& request) {
   scores.probabilities = true;
   if (keys.count() == 0 || queries.count() == 0) return scores;
   const cpu::LevelOps& ops = cpu::level_ops();
-  const cpu::PackShape shape{DType::f32, static_cast<int>(keys.width), false};
+  const cpu::PackShape shape{DType::f32, static_cast<int>(keys.width), cpu::Products::floats};
   const auto packed = pack_groups(ops, shape, keys);
   const auto scratch = cpu::make_buffer<float>(cpu::scratch_floats(shape.head_dim));
   const auto scale = static_cast<float>(request.scale / stride);

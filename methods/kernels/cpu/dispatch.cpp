@@ -5,6 +5,10 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include <utility>
 
@@ -29,12 +33,30 @@ bool has_avx512_bf16() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & (1U << 5)) != 0;
 }
+
+// Matrix tiles of bf16, with the system's leave: Linux grants a process their 8 KB of registers when
+// asked (5.16 and later; documented in its x86/xstate text), and refuses where the CPU has none.
+bool has_amx_bf16() {
+#ifdef __linux__
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
+  constexpr unsigned kBf16 = 1U << 22, kTile = 1U << 24;
+  static const bool granted = [] {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & kBf16) != 0 &&
+           (edx & kTile) != 0 && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  }();
+  return granted;
+#else
+  return false;
+#endif
+}
 #endif
 
 // Best first. __builtin_cpu_supports also asks whether the system saves the wide registers.
 // Intel cores up to Emerald Rapids start a 512-bit VDPBF16PS every second cycle but two fused
-// multiply-adds every cycle (measured: 89 against 179 GFLOP/s), so fp32 is twice as fast there and
-// more exact; AMD's Zen 4 and 5 do twice the bf16 work of fp32. The choice follows the vendor, not a
+// multiply-adds every cycle (measured: 89 against 179 GFLOP/s), so without AMX fp32 is twice as fast
+// there and more exact; AMD's Zen 4 and 5 do twice the bf16 work of fp32. The choice follows the vendor, not a
 // timing, so that equal machines give equal bits.
 std::vector<Level> all_levels() {
   std::vector<Level> levels;
@@ -44,10 +66,11 @@ std::vector<Level> all_levels() {
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
   const bool bf16 = avx512 && has_avx512_bf16();
+  levels.push_back({&amx_bf16_ops(), bf16 && has_amx_bf16()});
   levels.push_back({&avx512_bf16_ops(), bf16});
   levels.push_back({&avx512_ops(), avx512});
   if (__builtin_cpu_is("intel")) {
-    std::swap(levels[0], levels[1]);
+    std::swap(levels[1], levels[2]);
   }
   levels.push_back({&avx2_ops(), avx2});
 #endif
@@ -93,8 +116,9 @@ const LevelOps& level_ops(const std::string& name) {
       return *level.ops;
     }
   }
-  throw Error("cpu: unknown isa '" + name +
-              "'; known: avx512_bf16, avx512, avx2, portable, or empty for the best here");
+  throw Error(
+      "cpu: unknown isa '" + name +
+      "'; known: amx_bf16, avx512_bf16, avx512, avx2, portable, or empty for the best here");
 }
 
 std::size_t scratch_floats(int head_dim) {

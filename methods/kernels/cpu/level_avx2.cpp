@@ -11,7 +11,7 @@
 namespace raingauge::cpu {
 
 const LevelOps& avx2_ops() {
-  static const LevelOps ops = avx2::make_ops("avx2", false);
+  static const LevelOps ops = avx2::make_ops("avx2", Products::floats);
   return ops;
 }
 

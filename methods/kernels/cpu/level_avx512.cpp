@@ -11,7 +11,7 @@
 namespace raingauge::cpu {
 
 const LevelOps& avx512_ops() {
-  static const LevelOps ops = avx512::make_ops("avx512", false);
+  static const LevelOps ops = avx512::make_ops("avx512", Products::floats);
   return ops;
 }
 

@@ -47,9 +47,9 @@ RAINGAUGE_NOINLINE double spin_chains(std::int64_t rounds) {
   return static_cast<double>(rounds) * kChains * kWidth * (A::kPairs ? 4.0 : 2.0);
 }
 
-double spin_any([[maybe_unused]] bool pairs, std::int64_t rounds) {
+double spin_any([[maybe_unused]] Products products, std::int64_t rounds) {
 #ifdef RAINGAUGE_LEVEL_PAIRS
-  if (pairs) {
+  if (products == Products::pairs) {
     return spin_chains<Pairs>(rounds);
   }
 #endif
@@ -60,7 +60,7 @@ double spin_any([[maybe_unused]] bool pairs, std::int64_t rounds) {
 
 void attend_any(const AttendTile& tile) {
 #ifdef RAINGAUGE_LEVEL_PAIRS
-  if (tile.shape.pairs) {
+  if (tile.shape.pairs()) {
     attend_tile<Pairs>(tile);
     return;
   }
@@ -70,7 +70,7 @@ void attend_any(const AttendTile& tile) {
 
 void mass_any(const MassTile& tile) {
 #ifdef RAINGAUGE_LEVEL_PAIRS
-  if (tile.shape.pairs) {
+  if (tile.shape.pairs()) {
     local_sums<Pairs>(tile);
     add_shares(tile);
     return;
@@ -80,10 +80,10 @@ void mass_any(const MassTile& tile) {
   add_shares(tile);
 }
 
-LevelOps make_ops(std::string_view name, bool has_pairs) {
+LevelOps make_ops(std::string_view name, Products bf16) {
   LevelOps ops;
   ops.name = name;
-  ops.has_pairs = has_pairs;
+  ops.bf16 = bf16;
   ops.pack_k = pack_k;
   ops.pack_v = pack_v;
   ops.pack_q = pack_q;

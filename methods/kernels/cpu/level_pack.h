@@ -29,10 +29,12 @@ RAINGAUGE_NOINLINE void pack_k(const PackShape& shape, const void* const* rows,
   alignas(64) std::uint32_t words[kUnit][kUnit];
   alignas(64) std::uint32_t columns[kUnit * kUnit];
   const int depth = shape.depth();
-  const bool in_place = shape.pairs || shape.dtype == DType::f32;  // words as they stand
+  const int row_words = shape.words();
+  const bool in_place = shape.pairs() || shape.dtype == DType::f32;  // words as they stand
   for (int t = 0; t < depth; t += kUnit) {
     const std::uint32_t* source[kUnit];
-    const int count = depth - t < kUnit ? depth - t : kUnit;
+    const int left = row_words - t;
+    const int count = left < 0 ? 0 : (left < kUnit ? left : kUnit);
     for (int i = 0; i < kUnit; ++i) {
       source[i] = words[i];
       if (rows[i] == nullptr) {
@@ -46,7 +48,8 @@ RAINGAUGE_NOINLINE void pack_k(const PackShape& shape, const void* const* rows,
       }
     }
     transpose16(source, columns);
-    std::memcpy(unit + t * kUnit, columns, static_cast<std::size_t>(count * kUnit) * 4);
+    const int lines = depth - t < kUnit ? depth - t : kUnit;
+    std::memcpy(unit + t * kUnit, columns, static_cast<std::size_t>(lines * kUnit) * 4);
   }
 }
 
@@ -61,10 +64,22 @@ RAINGAUGE_INLINE void load_bits(const PackShape& shape, const void* row, int off
   }
 }
 
+// Where line t of panel c of unit `number` stands, pairs of keys packed.
+RAINGAUGE_INLINE std::uint32_t* pair_line(const PackShape& shape, std::uint32_t* unit,
+                                          std::int64_t number, int c, int t) {
+  constexpr int kPairSteps = kUnit / 2;
+  if (!shape.tiles()) {
+    return unit + (panel_place(shape, number, c) * kPairSteps + t) * kUnit;
+  }
+  const auto odd = static_cast<int>(number & 1);
+  return unit - odd * static_cast<std::ptrdiff_t>(shape.v_unit_words()) +
+         ((2 * c + odd) * kPairSteps + t) * kUnit;
+}
+
 RAINGAUGE_NOINLINE void pack_v(const PackShape& shape, const void* const* rows, std::int64_t number,
                                std::uint32_t* unit) {
   const int panels = shape.panels();
-  if (!shape.pairs) {
+  if (!shape.pairs()) {
     for (int c = 0; c < panels; ++c) {
       std::uint32_t* panel = unit + panel_place(shape, number, c) * (kUnit * kUnit);
       for (int i = 0; i < kUnit; ++i) {
@@ -84,14 +99,16 @@ RAINGAUGE_NOINLINE void pack_v(const PackShape& shape, const void* const* rows, 
       std::uint16_t low[kUnit], high[kUnit];
       load_bits(shape, rows[2 * t], c * kUnit, low);
       load_bits(shape, rows[2 * t + 1], c * kUnit, high);
-      interleave16(low, high, unit + (panel_place(shape, number, c) * kPairSteps + t) * kUnit);
+      interleave16(low, high, pair_line(shape, unit, number, c, t));
     }
   }
 }
 
 RAINGAUGE_NOINLINE void pack_q(const PackShape& shape, const void* row, float factor,
                                std::uint32_t* words) {
-  if (shape.pairs && factor == 1.0F) {
+  std::memset(words + shape.words(), 0,
+              static_cast<std::size_t>(shape.depth() - shape.words()) * sizeof(words[0]));
+  if (shape.pairs() && factor == 1.0F) {
     std::memcpy(words, row, static_cast<std::size_t>(shape.head_dim) * 2);
     return;
   }
@@ -102,7 +119,7 @@ RAINGAUGE_NOINLINE void pack_q(const PackShape& shape, const void* row, float fa
     for (int i = 0; i < count; ++i) {
       values[i] *= factor;
     }
-    if (!shape.pairs) {
+    if (!shape.pairs()) {
       std::memcpy(words + t, values, static_cast<std::size_t>(count) * 4);
       continue;
     }
@@ -154,7 +171,7 @@ RAINGAUGE_INLINE void add_columns(const PackShape& shape, int first, const void*
 
 RAINGAUGE_NOINLINE void add_rows(DType dtype, int head_dim, const void* const* rows,
                                  std::int64_t count, float* sums) {
-  const PackShape shape{dtype, head_dim, false};
+  const PackShape shape{dtype, head_dim, Products::floats};
   int c = 0;
   while (c < head_dim) {
     alignas(64) float totals[kPoolPanels * kUnit];
@@ -175,7 +192,7 @@ RAINGAUGE_NOINLINE void add_rows(DType dtype, int head_dim, const void* const* r
 RAINGAUGE_NOINLINE void score_matrix(const float* q, std::int64_t rows, int head_dim,
                                      const std::uint32_t* k, std::int64_t keys, float scale,
                                      float* scratch, float* scores, std::int64_t stride) {
-  const PackShape shape{DType::f32, head_dim, false};
+  const PackShape shape{DType::f32, head_dim, Products::floats};
   const std::int64_t unit_count = (keys + kUnit - 1) / kUnit;
   for (std::int64_t u = 0; u < unit_count; u += kChunkUnits) {
     const std::int64_t left = unit_count - u;

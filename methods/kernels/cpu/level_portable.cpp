@@ -9,7 +9,7 @@
 namespace raingauge::cpu {
 
 const LevelOps& portable_ops() {
-  static const LevelOps ops = portable::make_ops("portable", false);
+  static const LevelOps ops = portable::make_ops("portable", Products::floats);
   return ops;
 }
 

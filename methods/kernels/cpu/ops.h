@@ -4,10 +4,12 @@
 // plain structs are all that passes between it and code compiled for the baseline machine.
 //
 // Packed form. Keys are packed in units of 16, every unit of one block, the last one padded. A word
-// is 32 bits: one float, or a pair of neighbouring bf16 ("pairs" arithmetic, VDPBF16PS).
+// is 32 bits: one float, or a pair of neighbouring bf16.
 //   K unit: [depth][16 keys] words; depth = head_dim, or head_dim / 2 with pairs
 //   V unit: [panels][steps][16 columns] words; panels = ceil(head_dim / 16); steps = 16 keys, or
 //           8 pairs of keys
+// For matrix tiles head_dim is padded to 32, a block fills an even number of units, and the V of two
+// units that follow each other is one group, [panels][16 pairs of keys][16 columns].
 // Padding is zero in both, and -inf in the additive bias of the scores.
 #pragma once
 
@@ -25,16 +27,29 @@ inline constexpr int kChunkKeys = kUnit * kChunkUnits;
 inline constexpr int kMaxTileRows = 128;  // query rows of one work item
 inline constexpr int kMaxHeadDim = 256;
 
+// What multiplies the packed words: fp32 multiply-adds, dot products of bf16 pairs (VDPBF16PS), or
+// products of bf16 matrix tiles (AMX's TDPBF16PS). All add up in fp32.
+enum class Products : std::uint8_t { floats, pairs, tiles };
+
 struct PackShape {
   DType dtype = DType::f32;  // of the source rows
   int head_dim = 0;
-  bool pairs = false;
+  Products products = Products::floats;
 
   friend bool operator==(const PackShape&, const PackShape&) = default;
-  int depth() const { return pairs ? head_dim / 2 : head_dim; }
-  int panels() const { return (head_dim + kUnit - 1) / kUnit; }
-  int padded_dim() const { return panels() * kUnit; }
-  int steps() const { return pairs ? kUnit / 2 : kUnit; }
+  bool pairs() const { return products != Products::floats; }  // words of two bf16
+  bool tiles() const { return products == Products::tiles; }
+  int words() const { return pairs() ? head_dim / 2 : head_dim; }  // of a row, without padding
+  int depth() const { return tiles() ? padded_dim() / 2 : words(); }
+  int padded_dim() const {
+    const int multiple = tiles() ? 2 * kUnit : kUnit;
+    return (head_dim + multiple - 1) / multiple * multiple;
+  }
+  int panels() const { return padded_dim() / kUnit; }
+  int steps() const { return pairs() ? kUnit / 2 : kUnit; }
+  int unit_multiple() const {
+    return tiles() ? 2 : 1;
+  }  // the units of a block come in such numbers
   std::size_t k_unit_words() const { return static_cast<std::size_t>(depth()) * kUnit; }
   std::size_t v_unit_words() const {
     return static_cast<std::size_t>(panels()) * static_cast<std::size_t>(steps()) * kUnit;
@@ -45,7 +60,7 @@ struct PackShape {
 struct AttendTile {
   PackShape shape;
   int rows = 0;
-  const std::uint32_t* q = nullptr;     // [rows, depth] words
+  const std::uint32_t* q = nullptr;     // [rows, depth] words; tiles read whole groups of 32 rows
   const std::uint32_t* k = nullptr;     // [units][k_unit_words]
   const std::uint32_t* v = nullptr;     // [units][v_unit_words]
   const float* bias = nullptr;          // [units][16]: 0 or -inf
@@ -53,14 +68,14 @@ struct AttendTile {
   const std::int32_t* units = nullptr;  // the list: unit numbers
   std::int64_t unit_count = 0;
   float log2_scale = 1.0F;      // scale * log2(e) > 0; the sign of the scale is in q
-  float* scratch = nullptr;     // attend_scratch_floats(head_dim), 64-byte aligned
+  float* scratch = nullptr;     // scratch_floats(head_dim), 64-byte aligned
   float* const* out = nullptr;  // [rows]: where each row of head_dim floats goes
   float* lse = nullptr;         // [rows]
 };
 
 // One tile of at most kChunkKeys keys for some rows of a batch: fp32 products, fp64 carries.
 struct RowTile {
-  PackShape shape;                       // pairs = false
+  PackShape shape;                       // products: floats
   const float* q = nullptr;              // [batch rows, head_dim]
   const std::int32_t* active = nullptr;  // batch rows that attend this tile, ascending
   std::int64_t active_count = 0;
@@ -99,14 +114,14 @@ struct MassTile {
 
 struct LevelOps {
   std::string_view name;
-  bool has_pairs = false;  // bf16 pair products in hardware
+  Products bf16 = Products::floats;  // how two bf16 inputs are multiplied
 
   // `rows`: 16 pointers to keys of shape.dtype; null = padding.
   void (*pack_k)(const PackShape& shape, const void* const* rows, std::uint32_t* unit) = nullptr;
   // `number`: of the unit; a level may place its panels by it.
   void (*pack_v)(const PackShape& shape, const void* const* rows, std::int64_t number,
                  std::uint32_t* unit) = nullptr;
-  // One query row as [depth] words, times `factor` (1, -1 or 0).
+  // One query row as [depth] words, zero beyond its end, times `factor` (1, -1 or 0).
   void (*pack_q)(const PackShape& shape, const void* row, float factor,
                  std::uint32_t* words) = nullptr;
   void (*attend)(const AttendTile& tile) = nullptr;
@@ -119,8 +134,13 @@ struct LevelOps {
   void (*scores)(const float* q, std::int64_t rows, int head_dim, const std::uint32_t* k,
                  std::int64_t keys, float scale, float* scratch, float* scores,
                  std::int64_t stride) = nullptr;
-  // Independent chains of multiply-adds in registers, for measure_peak(); returns how many FLOPs.
-  double (*spin)(bool pairs, std::int64_t rounds) = nullptr;
+  // Independent chains of products in registers, for measure_peak(); returns how many FLOPs.
+  double (*spin)(Products products, std::int64_t rounds) = nullptr;
+
+  // Of rows of `dtype`, where all that is multiplied with them has the same type.
+  PackShape shape(DType dtype, int head_dim) const {
+    return {dtype, head_dim, dtype == DType::bf16 && head_dim % 2 == 0 ? bf16 : Products::floats};
+  }
 };
 
 // Floats of scratch that attend, evaluate, mass and scores need.
@@ -131,6 +151,7 @@ const LevelOps& portable_ops();
 const LevelOps& avx2_ops();
 const LevelOps& avx512_ops();
 const LevelOps& avx512_bf16_ops();
+const LevelOps& amx_bf16_ops();
 #endif
 
 }  // namespace raingauge::cpu

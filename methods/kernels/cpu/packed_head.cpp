@@ -13,12 +13,13 @@
 namespace raingauge::cpu {
 
 UnitMap map_units(const Orders& order, const Layout& layout, std::int64_t head,
-                  const std::uint8_t* key_valid) {
+                  const std::uint8_t* key_valid, int multiple) {
   UnitMap map;
+  const std::size_t group = std::size_t{kUnit} * static_cast<std::size_t>(multiple);
   map.block_units.reserve(static_cast<std::size_t>(layout.blocks) + 1);
   map.block_units.push_back(0);
   const auto most = static_cast<std::size_t>(layout.end(head, layout.blocks - 1)) +
-                    static_cast<std::size_t>(layout.blocks) * kUnit;
+                    static_cast<std::size_t>(layout.blocks) * group;
   map.tokens.reserve(most);
   for (std::int64_t b = 0; b < layout.blocks; ++b) {
     for (std::int32_t position = layout.begin(head, b); position < layout.end(head, b);
@@ -28,7 +29,7 @@ UnitMap map_units(const Orders& order, const Layout& layout, std::int64_t head,
         map.tokens.push_back(token);
       }
     }
-    map.tokens.resize((map.tokens.size() + kUnit - 1) / kUnit * kUnit, -1);
+    map.tokens.resize((map.tokens.size() + group - 1) / group * group, -1);
     map.block_units.push_back(static_cast<std::int64_t>(map.tokens.size() / kUnit));
   }
   map.bias.resize(map.tokens.size(), 0.0F);

@@ -25,8 +25,9 @@ struct UnitMap {
   std::int64_t unit_count() const { return block_units.back(); }
 };
 
+// `multiple`: every block gets a multiple of so many units (PackShape::unit_multiple()).
 UnitMap map_units(const Orders& order, const Layout& layout, std::int64_t head,
-                  const std::uint8_t* key_valid);
+                  const std::uint8_t* key_valid, int multiple = 1);
 
 // Packs heads one after another into the same memory.
 class HeadPacker {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "methods/kernels/cpu/dispatch.h"
@@ -23,9 +24,10 @@ double seconds_since(Clock::time_point start) {
 MeasuredPeak measure_peak(const KernelOptions& options, DType dtype, double milliseconds) {
   const LevelOps& ops = level_ops(options.isa);
   const int threads = resolve_threads(options.threads);
-  const bool pairs = ops.has_pairs && dtype == DType::bf16;
+  const Products products = dtype == DType::bf16 ? ops.bf16 : Products::floats;
   MeasuredPeak peak;
-  peak.arithmetic = std::string(ops.name) + (pairs ? " bf16 pairs" : " fp32");
+  constexpr std::string_view kNames[] = {" fp32", " bf16 pairs", " bf16 tiles"};
+  peak.arithmetic = std::string(ops.name).append(kNames[static_cast<int>(products)]);
   constexpr std::int64_t kRounds = 1'000'000;  // about two milliseconds: far above a thread's start
   constexpr int kLeastAttempts = 5;
   constexpr std::size_t kApart = 16;  // doubles between two threads' results: a line of their own
@@ -35,7 +37,7 @@ MeasuredPeak measure_peak(const KernelOptions& options, DType dtype, double mill
        ++attempt) {
     const auto start = Clock::now();
     parallel_for(threads, threads, [&](std::int64_t item, int) {
-      flops[static_cast<std::size_t>(item) * kApart] = ops.spin(pairs, kRounds);
+      flops[static_cast<std::size_t>(item) * kApart] = ops.spin(products, kRounds);
     });
     const double seconds = seconds_since(start);
     double total = 0.0;

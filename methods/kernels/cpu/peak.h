@@ -12,11 +12,11 @@ namespace raingauge::cpu {
 
 struct MeasuredPeak {
   double gflops = 0.0;     // of all threads together; one fused multiply-add counts 2
-  std::string arithmetic;  // "avx2 fp32", "avx512_bf16 bf16 pairs"
+  std::string arithmetic;  // "avx2 fp32", "avx512_bf16 bf16 pairs", "amx_bf16 bf16 tiles"
 };
 
 // The best of about `milliseconds` of attempts, all threads at work at once. `dtype` is that of the
-// inputs: bf16 is multiplied in pairs at the level that can. Throws like level_ops().
+// inputs: bf16 is multiplied as bf16 at the levels that can. Throws like level_ops().
 MeasuredPeak measure_peak(const KernelOptions& options, DType dtype, double milliseconds = 30.0);
 
 }  // namespace raingauge::cpu

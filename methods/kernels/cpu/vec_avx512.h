@@ -48,20 +48,23 @@ RAINGAUGE_INLINE Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
 RAINGAUGE_INLINE float reduce_max(Vec x) { return _mm512_reduce_max_ps(x); }
 RAINGAUGE_INLINE float reduce_add(Vec x) { return _mm512_reduce_add_ps(x); }
 
-// 2^x in two parts: rest = x - n in [-1/2, 1/2], and n; the power is 0 where x < -126. NaN stays NaN.
+// 2^x in two parts: rest = x - n in [-1/2, 1/2], and n. Adding 1.5 * 2^23 rounds to an integer, which
+// then stands in the lowest bits, here with the bias of an exponent less one: x below -125.5 gives the
+// power 0, and nothing is ever denormal. NaN stays NaN in `rest`. (VRNDSCALEPS and VSCALEFPS take two
+// slots each.)
 struct Power {
   Vec rest;
-  Vec n;
-  __mmask16 kept;
+  Vec biased;
 };
-constexpr float kMagic = 0.0F;  // not used here
-constexpr float kPolynomialScale = 1.0F;
-RAINGAUGE_INLINE Power split_power(Vec x, Vec, Vec) {
-  const Vec n = _mm512_roundscale_ps(x, 0);
-  return {sub(x, n), n, _mm512_cmp_ps_mask(x, set1(-126.0F), _CMP_NLT_UQ)};
+constexpr float kMagic = 12582912.0F + 126.0F;
+constexpr float kPolynomialScale = 2.0F;  // makes up for the power's being half of 2^n
+RAINGAUGE_INLINE Power split_power(Vec x, Vec magic, Vec least) {
+  const Vec bounded = max(least, x);
+  const Vec biased = add(bounded, magic);
+  return {sub(bounded, sub(biased, magic)), biased};
 }
 RAINGAUGE_INLINE Vec times_power(Vec p, const Power& power) {
-  return _mm512_maskz_scalef_ps(power.kept, p, power.n);
+  return mul(p, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(power.biased), 23)));
 }
 
 RAINGAUGE_INLINE void add_to_double(double* target, Vec x) {

@@ -195,7 +195,7 @@ TEST_P(CpuKernelInputs, FullLength) {
   const test::ExactHead head(problem, 0);
   for (const std::int64_t i : {std::int64_t{0}, std::int64_t{37801}, kTokens - 1}) {
     const test::Exact exact = head.row(i, [&](std::int64_t j) { return kept(0, i, j); });
-    const test::Bound bound = test::error_bound(exact, kDim, rounds_p(DType::bf16));
+    const test::Bound bound = test::kernel_bound(exact, kDim, products(DType::bf16));
     const auto row = static_cast<std::size_t>(i);
     if (exact.keys == 0) {
       ASSERT_EQ(output.lse[row], -std::numeric_limits<float>::infinity()) << i;

@@ -358,16 +358,18 @@ class Kept {
 
 // Worst-case bounds with u = 2^-24. A dot product of length d, scaled, is off by at most
 // (d + 4) u * score_abs; the logit by that plus the rounding of scale * log2(e) and of the
-// difference, another 4 u * score_abs. The exponential adds 2e-7 relative; sums over n keys n u.
+// difference, another 4 u * score_abs. The exponential adds 2e-7 relative (3e-6 where weights of
+// matrix tiles are made); sums over n keys n u.
 // p = e / sum, so its relative error is twice the logit's. Probabilities rounded to bf16 add 2^-8.
 struct Bound {
   double lse;
   double p;  // relative
 };
-inline Bound error_bound(const Exact& exact, std::int64_t dim, bool rounds_p) {
+inline Bound error_bound(const Exact& exact, std::int64_t dim, bool rounds_p,
+                         double exponential = 2e-7) {
   constexpr double kUnit32 = 0x1p-24;
   const double logit = static_cast<double>(dim + 8) * kUnit32 * exact.score_abs;
-  const double sums = static_cast<double>(exact.keys + 8) * kUnit32 + 2e-7;
+  const double sums = static_cast<double>(exact.keys + 8) * kUnit32 + exponential;
   Bound bound{};
   // The result itself is rounded to fp32.
   bound.lse = logit + sums + 2.0 * kUnit32 * std::abs(exact.lse);
