@@ -279,9 +279,14 @@ struct TileBuffers {
   bool has_class[2] = {};
 };
 
+int units_of(const Job& job, const KeyTile& tile) {
+  const int group = kUnit * job.k_shape.unit_multiple();
+  return (tile.count + group - 1) / group * job.k_shape.unit_multiple();
+}
+
 void pack_tile(const Job& job, const KeyTile& tile, TileBuffers& buffers) {
   buffers.has_class[0] = buffers.has_class[1] = false;
-  const int units = (tile.count + kUnit - 1) / kUnit;
+  const int units = units_of(job, tile);
   for (int u = 0; u < units; ++u) {
     const void* k_rows[kUnit];
     const void* v_rows[kUnit];
@@ -304,7 +309,7 @@ void pack_tile(const Job& job, const KeyTile& tile, TileBuffers& buffers) {
   }
 }
 
-void evaluate_item(const Job& job, const Item& item, const float* q, TileBuffers& buffers,
+void evaluate_item(const Job& job, const Item& item, const std::uint32_t* q, TileBuffers& buffers,
                    const RowStates& states) {
   const KeySegment& segment = job.segments[item.segment];
   ActiveRows active(job, item, job.tiles[segment.first_tile].block);
@@ -330,8 +335,8 @@ void evaluate_item(const Job& job, const Item& item, const float* q, TileBuffers
     pack_tile(job, keys, buffers);
     tile.active = rows.data();
     tile.active_count = static_cast<std::int64_t>(rows.size());
-    tile.unit_count = (keys.count + kUnit - 1) / kUnit;
-    tile.full = keys.count % kUnit == 0;
+    tile.unit_count = units_of(job, keys);
+    tile.full = keys.count == tile.unit_count * kUnit;
     tile.class_weight[0] = buffers.has_class[0] ? buffers.weight[0] : nullptr;
     tile.class_weight[1] = buffers.has_class[1] ? buffers.weight[1] : nullptr;
     job.ops.evaluate(tile);
@@ -414,16 +419,17 @@ std::vector<Item> list_items(const Job& job, std::size_t first, std::size_t last
 // order.
 void evaluate_batches(const Job& job, const RowSample& sample, std::size_t first, std::size_t last,
                       int threads, RowResults& results) {
-  const auto dim = static_cast<std::size_t>(job.q_shape.head_dim);
+  constexpr std::size_t kReadAhead = 31;  // rows: matrix tiles read 32 at once
+  const auto depth = static_cast<std::size_t>(job.q_shape.depth());
   const std::size_t segments = job.segments.size();
-  std::vector<cpu::Buffer<float>> q(last - first);
+  std::vector<cpu::Buffer<std::uint32_t>> q(last - first);
   for (std::size_t b = first; b < last; ++b) {
     const Batch& batch = job.batches[b];
-    q[b - first] = cpu::make_buffer<float>(batch.count * dim);
+    q[b - first] = cpu::make_buffer<std::uint32_t>((batch.count + kReadAhead) * depth);
     for (std::size_t i = 0; i < batch.count; ++i) {
       const std::int32_t token = sample.tokens[job.rows[batch.first + i]];
       job.ops.pack_q(job.q_shape, job.record.q.row(job.head, token), job.scale.factor,
-                     reinterpret_cast<std::uint32_t*>(q[b - first].get() + i * dim));
+                     q[b - first].get() + i * depth);
     }
   }
   const SegmentStates states((last - first) * segments, job.batches.front().count,
@@ -458,6 +464,15 @@ void evaluate_batches(const Job& job, const RowSample& sample, std::size_t first
                    write_row(job, sample, total, row, job.rows[batch.first + row], results);
                  }
                });
+}
+
+// Pairs of bf16 would round the weights to bf16; matrix tiles are fast enough to multiply them in two
+// parts.
+cpu::Products judged_products(const cpu::LevelOps& ops, const RecordView& record) {
+  const bool bf16 = record.q.dtype == DType::bf16 && record.k.dtype == DType::bf16 &&
+                    record.v.dtype == DType::bf16;
+  const auto shape = ops.shape(record.q.dtype, static_cast<int>(record.head_dim()));
+  return bf16 && shape.tiles() ? shape.products : cpu::Products::floats;
 }
 
 void check_sample(const RecordView& record, const RowSample& sample) {
@@ -498,13 +513,14 @@ RowResults cpu::evaluate_rows_at(const LevelOps& ops, const RecordView& record, 
   check_judged(record, head, plan);
   check_sample(record, sample);
   const int dim = static_cast<int>(record.head_dim());
+  const cpu::Products products = judged_products(ops, record);
   Job job{ops,
           record,
           head,
           plan,
-          {record.q.dtype, dim, cpu::Products::floats},
-          {record.k.dtype, dim, cpu::Products::floats},
-          {record.v.dtype, dim, cpu::Products::floats},
+          {record.q.dtype, dim, products},
+          {record.k.dtype, dim, products},
+          {record.v.dtype, dim, products},
           split_scale(record.info->scale),
           {},
           {},

@@ -28,7 +28,8 @@ struct RowResults {
 };
 
 // Scores are fp32 dot products of the stored values times `scale`; sums over keys are accumulated in
-// blocks with fp64 carries. `plan` null: every valid key. Throws NotFinite when a row's result is
+// blocks with fp64 carries. On matrix tiles (AMX, bf16 records) a weight meets V as two bf16 parts, off by
+// at most 2^-18 of itself; lse and masses do not depend on that. `plan` null: every valid key. Throws NotFinite when a row's result is
 // not finite (naming head and token). `threads` 0 = all.
 RowResults evaluate_rows(const RecordView& record, std::int64_t head, const RowSample& sample,
                          const Plan* plan, int threads = 0);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention and block mass on matrix tiles. Part of level_amx_bf16.cpp.
+// Attention on matrix tiles. Part of level_amx_bf16.cpp.
 //
 // 32 query rows at a time go over a chunk of 128 keys: scores (16 KB), weights (8 KB, twice), output
 // (16 KB at head_dim 128) stay in the first-level cache, keys and values stream past it. Other rows
@@ -10,7 +10,6 @@
 
 #include "methods/kernels/cpu/amx.h"
 #include "methods/kernels/cpu/level_attend.h"
-#include "methods/kernels/cpu/level_judge.h"
 
 namespace raingauge::cpu::RAINGAUGE_LEVEL {
 namespace {
@@ -266,37 +265,6 @@ RAINGAUGE_NOINLINE void attend_tiles(const AttendTile& tile) {
     attend_rows<WholeRows>(tile, padded_rows);
   } else {
     attend_rows<HalfRows>(tile, padded_rows);
-  }
-}
-
-// ---- Block mass. ----
-
-RAINGAUGE_NOINLINE void local_sums_tiles(const MassTile& tile) {
-  const TileScope scope;
-  const Exp2Fast exp2 = exp2_fast();
-  float* scores = tile.scratch;  // [32, kChunkKeys]
-  for (std::int64_t b = 0; b < tile.blocks; ++b) {
-    float* largest = tile.largest + b * kMaxTileRows;
-    float* sum = tile.sum + b * kMaxTileRows;
-    for (int i = 0; i < kMaxTileRows; ++i) {
-      largest[i] = kMinusInfinity;
-      sum[i] = 0.0F;
-    }
-    for (std::int64_t u = tile.block_units[b]; u < tile.block_units[b + 1]; u += kChunkUnits) {
-      const std::int64_t left = tile.block_units[b + 1] - u;
-      const int count = left < kChunkUnits ? static_cast<int>(left) : kChunkUnits;
-      std::int32_t units[kChunkUnits];
-      for (int n = 0; n < kChunkUnits; ++n) units[n] = static_cast<std::int32_t>(u) + n;
-      for (int row = 0; row < tile.rows; row += kTileRows) {
-        score_tiles(tile.shape, tile.q + static_cast<std::ptrdiff_t>(row) * tile.shape.depth(),
-                    tile.k, units, count, scores);
-        mask_tiles(units, count, tile.full, tile.bias, scores);
-        for (int i = row; i < row + kTileRows && i < tile.rows; ++i) {
-          fold_scores(exp2, scores + (i - row) * kChunkKeys, count * kVecs, tile.log2_scale,
-                      largest[i], sum[i]);
-        }
-      }
-    }
   }
 }
 

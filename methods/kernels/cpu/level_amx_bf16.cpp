@@ -10,6 +10,7 @@
 #include "methods/kernels/cpu/level_impl.h"
 // Needs the level's own code.
 #include "methods/kernels/cpu/amx_attend.h"
+#include "methods/kernels/cpu/amx_judge.h"
 
 namespace raingauge::cpu {
 namespace amx_bf16 {
@@ -20,6 +21,14 @@ void attend_with_tiles(const AttendTile& tile) {
     attend_tiles(tile);
   } else {
     attend_any(tile);
+  }
+}
+
+void evaluate_with_tiles(const RowTile& tile) {
+  if (tile.shape.tiles()) {
+    evaluate_tiles(tile);
+  } else {
+    evaluate_tile(tile);
   }
 }
 
@@ -43,6 +52,7 @@ const LevelOps& amx_bf16_ops() {
   static const LevelOps ops = [] {
     LevelOps made = amx_bf16::make_ops("amx_bf16", Products::tiles);
     made.attend = amx_bf16::attend_with_tiles;
+    made.evaluate = amx_bf16::evaluate_with_tiles;
     made.mass = amx_bf16::mass_with_tiles;
     made.spin = amx_bf16::spin_with_tiles;
     return made;

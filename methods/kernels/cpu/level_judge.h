@@ -73,9 +73,10 @@ RAINGAUGE_NOINLINE void evaluate_tile(const RowTile& tile) {
   const int dim = shape.padded_dim();
   const std::ptrdiff_t depth = shape.depth();
   const int vecs = tile.unit_count * kVecs;
-  float* o = tile.scratch;                               // [rows, dim]
-  float* scores = o + kMaxTileRows * dim;                // [rows, kChunkKeys]
-  float* gathered = scores + kMaxTileRows * kChunkKeys;  // [rows, depth]
+  float* o = tile.scratch;                 // [rows, dim]
+  float* scores = o + kMaxTileRows * dim;  // [rows, kChunkKeys]
+  auto* gathered =
+      reinterpret_cast<std::uint32_t*>(scores + kMaxTileRows * kChunkKeys);  // [rows, depth]
   std::int32_t units[kChunkUnits];
   for (int u = 0; u < kChunkUnits; ++u) {
     units[u] = u;
@@ -85,16 +86,15 @@ RAINGAUGE_NOINLINE void evaluate_tile(const RowTile& tile) {
   for (std::int64_t first = 0; first < tile.active_count; first += kMaxTileRows) {
     const std::int64_t left = tile.active_count - first;
     const int rows = left < kMaxTileRows ? static_cast<int>(left) : kMaxTileRows;
-    const float* q = tile.q + tile.active[first] * depth;
+    const std::uint32_t* q = tile.q + tile.active[first] * depth;
     if (tile.active[first + rows - 1] - tile.active[first] != rows - 1) {  // not neighbours
       q = gathered;
       for (int i = 0; i < rows; ++i) {
         std::memcpy(gathered + i * depth, tile.q + tile.active[first + i] * depth,
-                    static_cast<std::size_t>(depth) * sizeof(float));
+                    static_cast<std::size_t>(depth) * sizeof(gathered[0]));
       }
     }
-    score_rows<Floats>(reinterpret_cast<const std::uint32_t*>(q), rows, shape, keys, scores,
-                       Places{});
+    score_rows<Floats>(q, rows, shape, keys, scores, Places{});
     for (int u = 0; u < tile.unit_count && !tile.full; ++u) {
       add_bias(scores + u * kUnit, rows, tile.bias + u * kUnit);
     }

@@ -73,10 +73,10 @@ struct AttendTile {
   float* lse = nullptr;         // [rows]
 };
 
-// One tile of at most kChunkKeys keys for some rows of a batch: fp32 products, fp64 carries.
+// One tile of at most kChunkKeys keys for some rows of a batch: fp32 sums, fp64 carries.
 struct RowTile {
-  PackShape shape;                       // products: floats
-  const float* q = nullptr;              // [batch rows, head_dim]
+  PackShape shape;                       // products: floats or tiles
+  const std::uint32_t* q = nullptr;      // [batch rows, depth] words, 31 more rows readable
   const std::int32_t* active = nullptr;  // batch rows that attend this tile, ascending
   std::int64_t active_count = 0;
   const std::uint32_t* k = nullptr;  // [unit_count] packed units

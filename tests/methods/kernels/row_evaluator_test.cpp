@@ -59,6 +59,9 @@ class RowEvaluatorTest : public test::LevelTest {
     const Kept kept(problem.plan);
     const test::ExactHead exact_head(problem, head);
     const std::int64_t dim = problem.q.view.head_dim;
+    // Matrix tiles multiply weights in two bf16 parts, which leaves 2^-18.
+    const bool tiles = cpu::level_ops(GetParam()).shape(problem.q.view.dtype, 8).tiles();
+    const double split = tiles ? 0x1p-18 : 0.0;
     ASSERT_EQ(results.rows, static_cast<std::int64_t>(sample.tokens.size()));
     ASSERT_EQ(results.head_dim, dim);
     ASSERT_EQ(results.o.size(), sample.tokens.size() * static_cast<std::size_t>(dim));
@@ -77,7 +80,7 @@ class RowEvaluatorTest : public test::LevelTest {
       for (std::int64_t c = 0; c < dim; ++c) {
         const auto at = static_cast<std::size_t>(c);
         const auto o = static_cast<double>(results.o[r * static_cast<std::size_t>(dim) + at]);
-        ASSERT_TRUE(std::abs(o - exact.o[at]) <= bound.p * exact.o_abs[at] + 1e-30)
+        ASSERT_TRUE(std::abs(o - exact.o[at]) <= (bound.p + split) * exact.o_abs[at] + 1e-30)
             << o << " exact " << exact.o[at];
       }
       expect_masses(problem, results, r, exact, bound);
