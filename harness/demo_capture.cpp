@@ -18,11 +18,11 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
+#ifdef RAINGAUGE_WITH_TORCH
+
 json clip_json(const DemoClip& clip) {
   return {{"seed", clip.seed}, {"mode", clip.mode}, {"grid", clip.grid}, {"steps", clip.steps}};
 }
-
-#ifdef RAINGAUGE_WITH_TORCH
 
 demo::ClipRequest request_of(const DemoClip& clip) {
   demo::ClipRequest request;

@@ -12,8 +12,8 @@ namespace {
 template <Vec (*kTogether)(Vec, Vec)>
 RAINGAUGE_INLINE Vec reduce_rows(const float (&rows)[kUnit][kUnit]) {
   alignas(64) float columns[kUnit][kUnit];
-  const std::uint32_t* places[kUnit];
-  for (int i = 0; i < kUnit; ++i) places[i] = reinterpret_cast<const std::uint32_t*>(rows[i]);
+  const void* places[kUnit];
+  for (int i = 0; i < kUnit; ++i) places[i] = rows[i];
   transpose16(places, reinterpret_cast<std::uint32_t*>(columns[0]));
   Vec all = load(columns[0]);
 #pragma GCC unroll 16

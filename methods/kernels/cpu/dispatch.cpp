@@ -41,12 +41,9 @@ bool has_amx_bf16() {
   constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
   constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
   constexpr unsigned kBf16 = 1U << 22, kTile = 1U << 24;
-  static const bool granted = [] {
-    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-    return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & kBf16) != 0 &&
-           (edx & kTile) != 0 && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-  }();
-  return granted;
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & kBf16) != 0 &&
+         (edx & kTile) != 0 && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 #else
   return false;
 #endif
@@ -58,7 +55,7 @@ bool has_amx_bf16() {
 // multiply-adds every cycle (measured: 89 against 179 GFLOP/s), so without AMX fp32 is twice as fast
 // there and more exact; AMD's Zen 4 and 5 do twice the bf16 work of fp32. The choice follows the vendor, not a
 // timing, so that equal machines give equal bits.
-std::vector<Level> all_levels() {
+std::vector<Level> find_levels() {
   std::vector<Level> levels;
 #if defined(__x86_64__)
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
@@ -75,6 +72,12 @@ std::vector<Level> all_levels() {
   levels.push_back({&avx2_ops(), avx2});
 #endif
   levels.push_back({&portable_ops(), true});
+  return levels;
+}
+
+// Asked once: CPUID is slow on virtual machines.
+const std::vector<Level>& all_levels() {
+  static const std::vector<Level> levels = find_levels();
   return levels;
 }
 

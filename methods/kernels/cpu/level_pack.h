@@ -32,24 +32,31 @@ RAINGAUGE_NOINLINE void pack_k(const PackShape& shape, const void* const* rows,
   const int row_words = shape.words();
   const bool in_place = shape.pairs() || shape.dtype == DType::f32;  // words as they stand
   for (int t = 0; t < depth; t += kUnit) {
-    const std::uint32_t* source[kUnit];
+    const void* source[kUnit];
     const int left = row_words - t;
     const int count = left < 0 ? 0 : (left < kUnit ? left : kUnit);
     for (int i = 0; i < kUnit; ++i) {
       source[i] = words[i];
       if (rows[i] == nullptr) {
         std::memset(words[i], 0, sizeof(words[i]));
+        continue;
+      }
+      const char* row = static_cast<const char*>(rows[i]) + (in_place ? t * 4 : 0);
+      if (in_place && count == kUnit) {
+        source[i] = row;
       } else if (!in_place) {
         load_floats(shape, rows[i], t, reinterpret_cast<float*>(words[i]));
       } else {
         std::memset(words[i] + count, 0, static_cast<std::size_t>(kUnit - count) * 4);
-        std::memcpy(words[i], static_cast<const char*>(rows[i]) + t * 4,
-                    static_cast<std::size_t>(count) * 4);
+        std::memcpy(words[i], row, static_cast<std::size_t>(count) * 4);
       }
     }
+    if (depth - t >= kUnit) {
+      transpose16(source, unit + t * kUnit);
+      continue;
+    }
     transpose16(source, columns);
-    const int lines = depth - t < kUnit ? depth - t : kUnit;
-    std::memcpy(unit + t * kUnit, columns, static_cast<std::size_t>(lines * kUnit) * 4);
+    std::memcpy(unit + t * kUnit, columns, static_cast<std::size_t>((depth - t) * kUnit) * 4);
   }
 }
 

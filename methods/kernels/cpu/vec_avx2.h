@@ -107,13 +107,12 @@ RAINGAUGE_INLINE void interleave16(const std::uint16_t* low, const std::uint16_t
   }
 }
 
-// target[j * 16 + i] = rows[i][j], 16 x 16 words, as four 8 x 8 transposes.
-RAINGAUGE_INLINE void transpose8(const std::uint32_t* const* rows, int column,
-                                 std::uint32_t* target) {
+// target[j * 16 + i] = word j of rows[i], 16 x 16 words that need no alignment, as four 8 x 8 transposes.
+RAINGAUGE_INLINE void transpose8(const void* const* rows, int column, std::uint32_t* target) {
   __m256 a[8], b[8];
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) {
-    a[i] = load_words(rows[i] + column);
+    a[i] = load_words(static_cast<const std::uint32_t*>(rows[i]) + column);
   }
 #pragma GCC unroll 4
   for (int i = 0; i < 8; i += 2) {
@@ -133,7 +132,7 @@ RAINGAUGE_INLINE void transpose8(const std::uint32_t* const* rows, int column,
     store_words(target + 16 * (4 + j), _mm256_permute2f128_ps(a[j], a[4 + j], 0x31));
   }
 }
-RAINGAUGE_INLINE void transpose16(const std::uint32_t* const* rows, std::uint32_t* target) {
+RAINGAUGE_INLINE void transpose16(const void* const* rows, std::uint32_t* target) {
   transpose8(rows, 0, target);
   transpose8(rows + 8, 0, target + 8);
   transpose8(rows, 8, target + 128);

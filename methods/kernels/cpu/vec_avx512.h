@@ -97,8 +97,8 @@ RAINGAUGE_INLINE void interleave16(const std::uint16_t* low, const std::uint16_t
   _mm512_storeu_si512(target, _mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
 }
 
-// target[j * 16 + i] = rows[i][j], 16 x 16 words.
-RAINGAUGE_INLINE void transpose16(const std::uint32_t* const* rows, std::uint32_t* target) {
+// target[j * 16 + i] = word j of rows[i], 16 x 16 words that need no alignment.
+RAINGAUGE_INLINE void transpose16(const void* const* rows, std::uint32_t* target) {
   __m512i a[16], b[16];
 #pragma GCC unroll 16
   for (int i = 0; i < 16; ++i) {

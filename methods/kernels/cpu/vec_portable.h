@@ -98,10 +98,12 @@ RAINGAUGE_INLINE void interleave16(const std::uint16_t* low, const std::uint16_t
   }
 }
 
-RAINGAUGE_INLINE void transpose16(const std::uint32_t* const* rows, std::uint32_t* target) {
+RAINGAUGE_INLINE void transpose16(const void* const* rows, std::uint32_t* target) {
   for (int i = 0; i < 16; ++i) {
+    std::uint32_t words[16];
+    std::memcpy(words, rows[i], sizeof(words));
     for (int j = 0; j < 16; ++j) {
-      target[j * 16 + i] = rows[i][j];
+      target[j * 16 + i] = words[j];
     }
   }
 }
