@@ -148,7 +148,7 @@ KernelSpec cuda_kernel_spec() {
       .name = "cuda",
       .help =
           "our block-sparse CUDA kernels (wgmma on sm_90, mma.sync from sm_80 on), bf16 and "
-          "f16, head_dim 64 and 128",
+          "f16, head_dim 64 and 128 (on sm_90 every multiple of 8 up to 128)",
       .cpu = false,
       .cuda = true,
       .dense_only = false,
@@ -203,9 +203,13 @@ class CudaKernel final : public Kernel {
     const TensorView& q = inputs.q;
     if (q.device.kind != DeviceKind::cuda) return "cuda: inputs must be in CUDA memory";
     if (q.dtype == DType::f32) return "cuda: f32 is not covered; allowed are bf16 and f16";
-    if (q.head_dim != 64 && q.head_dim != 128) {
+    if (q.head_dim < 8 || q.head_dim > 128 || q.head_dim % 8 != 0) {
       return "cuda: head_dim " + std::to_string(q.head_dim) +
-             " is not covered; allowed are 64, 128";
+             " is not covered; allowed are multiples of 8 up to 128";
+    }
+    if (q.head_dim != 64 && q.head_dim != 128 && !hopper_.covers(inputs)) {
+      return "cuda: head_dim " + std::to_string(q.head_dim) +
+             " is covered on sm_90 with a positive softmax scale alone; elsewhere 64 and 128 are";
     }
     if (!plan.terms.empty()) {
       return "cuda: the plan adds the output term `" + plan.terms.front().name + "`";
@@ -241,6 +245,12 @@ class CudaKernel final : public Kernel {
 
   void attend(const Prepared& prepared, const AttendInputs& inputs,
               const AttendOutputs& outputs) override {
+    for (const TensorView* view : {&inputs.q, &inputs.k, &inputs.v}) {
+      if (view->device.kind != DeviceKind::cuda || !(view->device == inputs.q.device)) {
+        throw Error("cuda: attend() got q, k or v in other memory than one CUDA device's: " +
+                    to_string(view->device));
+      }
+    }
     device_ = inputs.q.device;
     if (hopper_.owns(prepared)) {
       detail_ = "wgmma";

@@ -42,6 +42,8 @@ struct HopperForward::HopperPrepared final : Prepared {
   std::shared_ptr<DeviceBuffer> items;
   DeviceBuffer own_boxes;               // lists made on the host
   const std::int32_t* boxes = nullptr;  // those, or a planner's
+  Device device;
+  std::int64_t head_dim = 0;
   std::int32_t item_count = 0;
   std::int32_t every_box = 0;  // as SparseParams has it
   double tiles = std::numeric_limits<double>::quiet_NaN();
@@ -150,6 +152,8 @@ std::unique_ptr<Prepared> HopperForward::prepare(const Plan& plan, const AttendI
   const DeviceGuard guard(inputs.q.device);
   permuted_ = planned_keys_ = nullptr;
   auto prepared = std::make_unique<HopperPrepared>();
+  prepared->device = inputs.q.device;
+  prepared->head_dim = inputs.q.head_dim;
   prepared->frame = upload(plan, inputs);
   const BoxWork work = make_box_work(plan, prepared->frame->boxes, threads,
                                      cuda_walk::dense_rows(static_cast<int>(inputs.q.head_dim)));
@@ -224,6 +228,8 @@ std::unique_ptr<Prepared> HopperForward::prepare_on_device(const Plan& frame,
   permuted_ = planned_keys_ = nullptr;
   const std::shared_ptr<Frame> known = frame_for_lists(frame, lists, inputs);
   auto prepared = std::make_unique<HopperPrepared>();
+  prepared->device = device;
+  prepared->head_dim = inputs.q.head_dim;
   prepared->frame = known;
   const int dense_rows = cuda_walk::dense_rows(static_cast<int>(inputs.q.head_dim));
   if (lists.every_pair && dense_rows > 0) {
@@ -289,8 +295,9 @@ void HopperForward::attend(const Prepared& prepared, const AttendInputs& inputs,
   const auto& mine = dynamic_cast<const HopperPrepared&>(prepared);
   const Frame& frame = *mine.frame;
   const TensorView& q = inputs.q;
-  if (q.heads != frame.heads || q.tokens != frame.tokens) {
-    throw Error("cuda: attend() got inputs of another shape than prepare()");
+  if (q.heads != frame.heads || q.tokens != frame.tokens || q.head_dim != mine.head_dim ||
+      !(q.device == mine.device)) {
+    throw Error("cuda: attend() got inputs of another shape or device than prepare()");
   }
   const DeviceGuard guard(q.device);
   if (permuted_ != &prepared) permute(prepared, inputs);

@@ -29,8 +29,8 @@ Support device_mass_supports(const TensorView& q, const TensorView& k, const Pla
   }
   if (q.dtype == DType::f32 || k.dtype != q.dtype)
     return "block mass on a device: bf16 or f16 only";
-  if (q.head_dim != 64 && q.head_dim != 128)
-    return "block mass on a device: head_dim 64 or 128 only";
+  if (q.head_dim < 8 || q.head_dim > 128 || q.head_dim % 8 != 0)
+    return "block mass on a device: head_dim must be a multiple of 8 up to 128";
   if (!(scale > 0.0F)) return "block mass on a device: the scale must be positive";
   if (plan.q_order.rows != 1 || plan.k_order.rows != 1 || plan.q_blocks.rows != 1 ||
       plan.k_blocks.rows != 1) {

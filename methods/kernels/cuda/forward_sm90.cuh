@@ -148,6 +148,7 @@ __device__ __forceinline__ void write_float(const SparseParams& p, const Rows<C>
                     token * p.o_token_stride + (lane & 3) * 2;
 #pragma unroll
     for (int j = 0; j < C::kDim / 8; ++j) {
+      if (j * 8 >= p.head_dim) break;
       *reinterpret_cast<float2*>(target + j * 8) =
           make_float2(rows.out[j * 4 + half * 2], rows.out[j * 4 + half * 2 + 1]);
     }
@@ -177,7 +178,7 @@ __device__ __forceinline__ void write_element(const SparseParams& p, const Rows<
     const int row = i + lane / kChunks;
     const int token = __shfl_sync(kAllLanes, to.token, row);
     const uint4 value = load_shared(to.tile + tile_byte(to.first + row, chunk, C::kRows));
-    if (token < 0) continue;
+    if (token < 0 || chunk * 8 >= p.head_dim) continue;
     char* target = static_cast<char*>(p.o) +
                    2 * (to.head * p.o_head_stride + token * p.o_token_stride + chunk * 8);
     *reinterpret_cast<uint4*>(target) = value;
@@ -222,7 +223,7 @@ __device__ void write_empty(const SparseParams& p, const Target& to) {
     if (token < 0) continue;
     if (lane == 0 && p.lse != nullptr) p.lse[to.head * p.lse_head_stride + token] = -INFINITY;
     const std::int64_t at = to.head * p.o_head_stride + token * p.o_token_stride;
-    for (int d = lane; d < C::kDim; d += 32) {
+    for (int d = lane; d < p.head_dim; d += 32) {
       if (p.o_is_float) {
         static_cast<float*>(p.o)[at + d] = 0.0F;
       } else {
@@ -449,9 +450,10 @@ cudaError_t launch(const SparseParams& params, const KeyTensor& k, const KeyTens
   const int kv_heads = params.heads / params.group;
   CUtensorMap k_map;
   CUtensorMap v_map;
-  cudaError_t status = encode_map(k_map, k, C::kElement, C::kDim, kv_heads, params.table.box_keys);
+  cudaError_t status =
+      encode_map(k_map, k, C::kElement, params.head_dim, kv_heads, params.table.box_keys);
   if (status != cudaSuccess) return status;
-  status = encode_map(v_map, v, C::kElement, C::kDim, kv_heads, params.table.box_keys);
+  status = encode_map(v_map, v, C::kElement, params.head_dim, kv_heads, params.table.box_keys);
   if (status != cudaSuccess) return status;
   int blocks = 0;
   status = ready(sparse_forward<C>, C::kSharedBytes, blocks);

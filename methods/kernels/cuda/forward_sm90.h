@@ -37,6 +37,7 @@ struct SparseParams {
   std::int32_t group;     // query heads of one key head
   float scale_log2;       // softmax scale * log2(e), > 0
   std::int32_t* counter;  // [2], zero before the first launch and after every launch
+  std::int32_t head_dim;  // set by the launch
   // > 0: every item meets boxes 0 ... every_box - 1. Their lists are not read, and items may have up to
   // dense_rows(head_dim) query rows.
   std::int32_t every_box;
@@ -46,7 +47,8 @@ constexpr int kTileRows = 128;
 // Query rows of an item that meets all boxes; 0: such items are not covered at this head_dim.
 constexpr int dense_rows(int head_dim) { return head_dim == 64 ? 192 : 0; }
 
-// head_dim 64 or 128; on `stream` (a cudaStream_t) of the current device, which must have compute
+// head_dim a multiple of 8 up to 128: 64 and 128 have kernels of their own, what lies between takes the next
+// larger one, whose missing channels are zeros and are not written. On `stream` (a cudaStream_t) of the current device, which must have compute
 // capability 9.0. Returns a cudaError_t (0 = success). Nothing waits on the host.
 int launch_sparse_sm90(const SparseParams& params, const KeyTensor& k, const KeyTensor& v,
                        Element element, int head_dim, void* stream);

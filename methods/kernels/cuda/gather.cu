@@ -15,6 +15,7 @@ constexpr int kRowsPerThread = 4;
 __global__ void __launch_bounds__(kThreads) gather_kernel(GatherParams p) {
   const int lanes = p.head_dim / 8;
   const int groups = kThreads / lanes;
+  if (static_cast<int>(threadIdx.x) / lanes >= groups) return;  // left over
   const int lane = static_cast<int>(threadIdx.x) % lanes;
   const std::int64_t head = blockIdx.y;
   const std::int64_t first =

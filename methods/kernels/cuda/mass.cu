@@ -183,7 +183,7 @@ cudaError_t launch_levels(const MassParams& m, const KeyTensor& k, cudaStream_t 
   if (p.item_count == 0 || m.boxes == 0) return cudaSuccess;
   CUtensorMap k_map;
   cudaError_t status =
-      encode_map(k_map, k, C::kElement, C::kDim, p.heads / p.group, p.table.box_keys);
+      encode_map(k_map, k, C::kElement, p.head_dim, p.heads / p.group, p.table.box_keys);
   if (status != cudaSuccess) return status;
   int blocks = 0;
   status = ready(measure_levels<C>, C::kSharedBytes, blocks);
@@ -197,11 +197,9 @@ cudaError_t launch_levels(const MassParams& m, const KeyTensor& k, cudaStream_t 
 template <Element kElement>
 cudaError_t launch_levels_of(const MassParams& m, const KeyTensor& k, int head_dim,
                              cudaStream_t stream) {
-  if (head_dim == 64)
+  if (head_dim <= 64)
     return launch_levels<Config<kElement, 64, kInTurn, kMassRows / 64>>(m, k, stream);
-  if (head_dim == 128)
-    return launch_levels<Config<kElement, 128, kInTurn, kMassRows / 64>>(m, k, stream);
-  return cudaErrorInvalidValue;
+  return launch_levels<Config<kElement, 128, kInTurn, kMassRows / 64>>(m, k, stream);
 }
 
 }  // namespace sm90
@@ -241,9 +239,12 @@ __global__ void __launch_bounds__(kShareThreads) share_kernel(ShareParams p) {
 
 int launch_levels_sm90(const MassParams& params, const KeyTensor& k, Element element, int head_dim,
                        void* stream) {
+  if (head_dim < 8 || head_dim > 128 || head_dim % 8 != 0) return cudaErrorInvalidValue;
+  MassParams known = params;
+  known.attend.head_dim = head_dim;
   const auto on = static_cast<cudaStream_t>(stream);
-  return element == Element::bf16 ? sm90::launch_levels_of<Element::bf16>(params, k, head_dim, on)
-                                  : sm90::launch_levels_of<Element::f16>(params, k, head_dim, on);
+  return element == Element::bf16 ? sm90::launch_levels_of<Element::bf16>(known, k, head_dim, on)
+                                  : sm90::launch_levels_of<Element::f16>(known, k, head_dim, on);
 }
 
 int launch_shares(const ShareParams& params, void* stream) {

@@ -112,7 +112,8 @@ __device__ __forceinline__ Message read_message(Control* control, Cursor<2>& cur
   return message;
 }
 
-// Rows [first, first + 64) of an item's query tile; rows beyond the item become zeros.
+// Rows [first, first + 64) of an item's query tile; rows beyond the item and channels beyond head_dim
+// become zeros.
 template <class C>
 __device__ __forceinline__ void copy_query_rows(const SparseParams& p, const Message& item,
                                                 std::uint32_t target, int first) {
@@ -120,6 +121,7 @@ __device__ __forceinline__ void copy_query_rows(const SparseParams& p, const Mes
   constexpr int kRowsAtOnce = 32 / kChunks;
   const int lane = static_cast<int>(threadIdx.x & 31);
   const int chunk = lane % kChunks;
+  const bool real = chunk * 8 < p.head_dim;
   int tokens[2];
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
@@ -134,7 +136,7 @@ __device__ __forceinline__ void copy_query_rows(const SparseParams& p, const Mes
     const int row = i + lane / kChunks;
     const int token = __shfl_sync(kAllLanes, i < 32 ? tokens[0] : tokens[1], row & 31);
     const char* source = base + 2 * (max(token, 0) * p.q_token_stride + chunk * 8);
-    copy_chunk(target + tile_byte(first + row, chunk, C::kRows), source, token >= 0);
+    copy_chunk(target + tile_byte(first + row, chunk, C::kRows), source, token >= 0 && real);
   }
 }
 
@@ -158,7 +160,8 @@ __device__ void copy_queries(const SparseParams& p, const Shared<C>& s, int load
   }
 }
 
-// Boxes [first, second] of a step, by one thread; a missing second box (-1) becomes zeros.
+// Boxes [first, second] of a step, by one thread; a missing second box (-1) and channels beyond head_dim
+// become zeros.
 template <class C>
 __device__ __forceinline__ void copy_boxes(std::uint32_t target, const CUtensorMap* map,
                                            std::uint32_t full, int first, int second, int box_keys,

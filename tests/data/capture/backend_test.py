@@ -48,14 +48,15 @@ def test_dense_is_attention(dtype, tolerance, dim):
 def test_layouts_and_batches_are_the_same():
     """Views of [B, N, H, D] (no copy) and contiguous tensors give the same bits; so do the items of a batch."""
     arm = "{method: rainfusion2, block: 16, sink: none, density: 0.4}"
-    packed = torch.randn(2, 130, 3, 2, 16, generator=torch.Generator().manual_seed(1))
+    packed = torch.randn(3, 130, 3, 2, 16 if DEVICE == "cpu" else 64, generator=torch.Generator().manual_seed(1))
+    packed = packed if DEVICE == "cpu" else packed.to(DEVICE, torch.bfloat16)
     q, k, v = (packed[:, :, i].transpose(1, 2) for i in range(3))
     assert not q.is_contiguous()
     together = attention(q, k, v, [2, 5, 13], [], arm, 0, 0, generation="a")
-    for b in range(2):
+    for b in range(3):
         alone = attention(*(x[b].contiguous() for x in (q, k, v)), [2, 5, 13], [], arm, 0, 0, generation="b")
         assert torch.equal(together[b], alone)
-    assert not torch.allclose(together.double(), dense(q, k, v), atol=1e-3)
+    assert not torch.allclose(together.double(), dense(q, k, v), atol=1e-3 if DEVICE == "cpu" else 3e-2)
 
 
 @pytest.mark.parametrize("name", ["wan", "cogvideox", "hunyuan"])

@@ -11,6 +11,10 @@
 #include <limits>
 #include <thread>
 
+#ifdef RAINGAUGE_WITH_CUDA
+#include <cuda_runtime_api.h>
+#endif
+
 #include "data/error.h"
 #include "methods/kernels/conformance.h"
 #include "methods/kernels/cuda_mass.h"
@@ -88,6 +92,14 @@ class CudaDevice : public ::testing::Test {
   std::vector<DeviceBuffer> copies;
 };
 
+int current_device() {
+  int index = -1;
+#ifdef RAINGAUGE_WITH_CUDA
+  cudaGetDevice(&index);
+#endif
+  return index;
+}
+
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
@@ -120,6 +132,79 @@ TEST_F(CudaDevice, DensePlansOfHeadDim64) {
       tensors.inputs.key_valid = valid.data();
       expect_conforms(tensors, dense_plan(3, tokens, block));
     }
+  }
+}
+
+// sm_90: head_dims between the kernels' own, with whatever stands behind a row left alone.
+TEST_F(CudaDevice, EveryHeadDim) {
+  for (std::int64_t dim = 8; dim <= 128; dim += 8) {
+    SCOPED_TRACE("head_dim " + std::to_string(dim));
+    for (const Tensors::Form form : {Tensors::Form::contiguous, Tensors::Form::interleaved}) {
+      Tensors tensors(dim % 16 == 0 ? DType::bf16 : DType::f16, 2, 333, dim, form);
+      tensors.randomise(engine);
+      const auto kernel = find_kernel("cuda").make();
+      const Plan dense = dense_plan(2, 333, 128);
+      if (const Support reason = kernel->supports(dense, upload(tensors))) {
+        EXPECT_NE(list_cuda_devices()[0].major, 9) << *reason;
+        EXPECT_NE(reason->find("head_dim"), std::string::npos) << *reason;
+        EXPECT_THROW(kernel->prepare(dense, upload(tensors)), Unsupported);
+        continue;
+      }
+      expect_conforms(tensors, dense);
+      expect_conforms(tensors, random_plan(2, 333, 64, {.keep = 0.4, .empty_lists = true}, engine));
+      const PlanForm orders{.orders = true, .per_head = true, .ragged = true, .keep = 0.4};
+      expect_conforms(tensors, random_plan(2, 333, 100, orders, engine));
+    }
+  }
+}
+
+TEST_F(CudaDevice, ScaleZeroAndNegative) {
+  for (const std::int64_t dim : {64, 128}) {
+    for (const float scale : {0.0F, -0.02F, -1.0F}) {
+      SCOPED_TRACE("head_dim " + std::to_string(dim) + " scale " + std::to_string(scale));
+      Tensors tensors(DType::bf16, 2, 517, dim);
+      tensors.randomise(engine);
+      tensors.inputs.scale = scale;
+      expect_conforms(tensors, dense_plan(2, 517, 128));
+      expect_conforms(tensors, random_plan(2, 517, 64, {.orders = true, .keep = 0.4}, engine));
+    }
+  }
+}
+
+// Host memory, a device that is not there, inputs of another shape: an error, and the kernel goes on.
+TEST_F(CudaDevice, WrongMemoryIsRefused) {
+  Tensors tensors(DType::bf16, 2, 300, 64);
+  tensors.randomise(engine);
+  const Plan plan = dense_plan(2, 300, 128);
+  const auto kernel = find_kernel("cuda").make();
+  EXPECT_THROW(kernel->prepare(plan, tensors.inputs), Unsupported);
+  const AttendInputs right = upload(tensors);
+  AttendInputs absent = right;
+  AttendInputs mixed = right;
+  for (TensorView* view : {&absent.q, &absent.k, &absent.v}) view->device.index = 99;
+  EXPECT_THROW(kernel->prepare(plan, absent), Unsupported);
+  mixed.k = tensors.inputs.k;
+  EXPECT_THROW(kernel->prepare(plan, mixed), Error);
+  const auto prepared = kernel->prepare(plan, right);
+  DeviceBuffer o(device, at(2 * 300 * 64) * sizeof(float));
+  AttendInputs shorter = right;
+  for (TensorView* view : {&shorter.q, &shorter.k, &shorter.v}) view->tokens = 299;
+  EXPECT_THROW(kernel->attend(*prepared, shorter, {o.as<float>(), nullptr}), Error);
+  EXPECT_THROW(kernel->attend(*prepared, tensors.inputs, {o.as<float>(), nullptr}), Error);
+  expect_conforms(tensors, plan);
+}
+
+// Whatever device is the current one, a kernel works on that of its inputs and leaves the choice as it was.
+TEST_F(CudaDevice, AnotherCurrentDevice) {
+  if (list_cuda_devices().size() < 2) GTEST_SKIP() << "skipped: one CUDA device only";
+  for (const int mine : {0, 1}) {
+    device = {DeviceKind::cuda, mine};
+    const DeviceGuard other(Device{DeviceKind::cuda, 1 - mine});
+    Tensors tensors(DType::bf16, 2, 700, mine == 0 ? 64 : 128);
+    tensors.randomise(engine);
+    expect_conforms(tensors, dense_plan(2, 700, 128));
+    expect_conforms(tensors, random_plan(2, 700, 100, {.orders = true, .keep = 0.4}, engine));
+    EXPECT_EQ(current_device(), 1 - mine);
   }
 }
 
@@ -280,7 +365,7 @@ TEST_F(CudaDevice, InfInAValueReachesTheRowsThatMeetIt) {
 TEST_F(CudaDevice, BlockMassIsTheSoftmaxMass) {
   for (const int block : {64, 128, 200}) {
     for (const bool masked : {false, true}) {
-      const std::int64_t dim = block == 128 ? 128 : 64;
+      const std::int64_t dim = block == 128 ? 128 : (block == 64 ? 64 : 80);
       Tensors tensors(block == 200 ? DType::f16 : DType::bf16, 2, 777, dim);
       tensors.randomise(engine, 1.5F);
       const Plan plan = random_plan(2, 777, block, {.orders = masked}, engine);

@@ -152,6 +152,9 @@ TEST(CudaKernel, SaysWhatItDoesNotCover) {
   EXPECT_NE(kernel->supports(plan, host.inputs).value_or("").find("CUDA memory"),
             std::string::npos);
   EXPECT_NE(reason_for(DType::f32, 64, 64).find("f32"), std::string::npos);
+  EXPECT_NE(reason_for(DType::bf16, 84, 84).find("head_dim 84"), std::string::npos);
+  EXPECT_NE(reason_for(DType::bf16, 136, 136).find("head_dim 136"), std::string::npos);
+  host.inputs.scale = -0.1F;  // such scales are not covered at 80 on any device
   EXPECT_NE(reason_for(DType::bf16, 80, 80).find("head_dim 80"), std::string::npos);
   EXPECT_NE(reason_for(DType::bf16, 64, 65).find("multiples of 8"), std::string::npos);
 }
