@@ -454,7 +454,7 @@ TEST_F(CudaDevice, ATimerSeesWhetherLaunchesAreHidden) {
 
 // What the kernel does not cover it does not take from a device's lists either.
 TEST_F(CudaDevice, TakesNoListsForInputsItDoesNotCover) {
-  for (const auto& [dtype, dim] : {std::pair{DType::f32, 64}, {DType::bf16, 32}}) {
+  for (const auto& [dtype, dim] : {std::pair{DType::f32, 64}, {DType::bf16, 136}}) {
     Tensors tensors(dtype, 2, 300, dim);
     tensors.randomise(engine);
     const AttendInputs inputs = upload(tensors);
@@ -463,33 +463,36 @@ TEST_F(CudaDevice, TakesNoListsForInputsItDoesNotCover) {
   }
 }
 
-// The dense plan's lists, kept on the device, give what the host's lists give.
+// Lists of a plan, kept on the device, give what the host's lists give.
 TEST_F(CudaDevice, KeptListsGiveTheSameBits) {
-  Tensors tensors(DType::bf16, 3, 1000, 128);
-  tensors.randomise(engine);
-  const AttendInputs inputs = upload(tensors);
-  const Plan plan = dense_plan(3, 1000, 128);
-  const auto planner = make_fixed_planner(plan, device);
-  const auto kernel = find_kernel("cuda").make();
-  if (!kernel->takes_device_lists(planner->frame(), inputs)) {
-    GTEST_SKIP() << "skipped: the kernel of this device takes no lists on the device";
+  for (const std::int64_t dim : {std::int64_t{128}, std::int64_t{80}}) {
+    Tensors tensors(DType::bf16, 3, 1000, dim);
+    tensors.randomise(engine);
+    const AttendInputs inputs = upload(tensors);
+    const auto kernel = find_kernel("cuda").make();
+    for (const Plan& plan : {dense_plan(3, 1000, 128),
+                             random_plan(3, 1000, 128, {.orders = true, .keep = 0.4}, engine)}) {
+      const auto planner = make_fixed_planner(plan, device);
+      if (!kernel->takes_device_lists(planner->frame(), inputs)) {
+        GTEST_SKIP() << "skipped: the kernel of this device takes no lists on the device";
+      }
+      DeviceBuffer o(device, at(3 * 1000 * dim) * sizeof(float));
+      const auto run = [&](const Prepared& prepared) {
+        kernel->attend(prepared, inputs, {o.as<float>(), nullptr});
+        kernel->synchronize();
+        std::vector<float> host(at(3 * 1000 * dim));
+        o.copy_to_host(host.data(), o.bytes());
+        return host;
+      };
+      const auto kept = run(*kernel->prepare_on_device(planner->frame(), planner->lists(), inputs));
+      EXPECT_EQ(kept, run(*kernel->prepare(plan, inputs)));
+      const auto timed = kernel->open_run(plan, inputs, {o.as<float>(), nullptr}, planner.get());
+      const PhaseSample sample = timed->sample();
+      EXPECT_TRUE(std::isnan(sample.plan));
+      EXPECT_GT(sample.attend, 0.0);
+      EXPECT_EQ(timed->plans_on(), "");
+    }
   }
-  const auto run = [&](const Prepared& prepared) {
-    DeviceBuffer o(device, at(3 * 1000 * 128) * sizeof(float));
-    kernel->attend(prepared, inputs, {o.as<float>(), nullptr});
-    kernel->synchronize();
-    std::vector<float> host(at(3 * 1000 * 128));
-    o.copy_to_host(host.data(), o.bytes());
-    return host;
-  };
-  const auto kept = run(*kernel->prepare_on_device(planner->frame(), planner->lists(), inputs));
-  EXPECT_EQ(kept, run(*kernel->prepare(plan, inputs)));
-  DeviceBuffer o(device, at(3 * 1000 * 128) * sizeof(float));
-  const auto timed = kernel->open_run(plan, inputs, {o.as<float>(), nullptr}, planner.get());
-  const PhaseSample sample = timed->sample();
-  EXPECT_TRUE(std::isnan(sample.plan));
-  EXPECT_GT(sample.attend, 0.0);
-  EXPECT_EQ(timed->plans_on(), "");
 }
 
 }  // namespace
