@@ -5,12 +5,14 @@ Elements travel as raw bits: HDF5 never converts one. bf16 is a 16-bit HDF5 floa
 print its values.
 """
 
+import collections
 import concurrent.futures
 import contextlib
 import hashlib
 import os
 import pathlib
 import shutil
+import sys
 
 import h5py
 import numpy as np
@@ -46,6 +48,27 @@ def bits_of(tensor):
     return tensor.contiguous().view(integer).numpy().view(name)
 
 
+class PageCopies:
+    """Contiguous CPU copies of tensors that start on a page, so that they can be written past the page cache. Memory is
+    used again once no copy in it is referred to any more: fresh pages take longer than the copying."""
+
+    def __init__(self):
+        self._blocks = []
+
+    def __call__(self, tensor):
+        size = tensor.numel() * tensor.element_size()
+        block = self._unused(size + ALIGNMENT)
+        first = -block.ctypes.data % ALIGNMENT
+        return torch.from_numpy(block[first: first + size]).view(tensor.dtype).view(tensor.shape).copy_(tensor)
+
+    def _unused(self, size):
+        for block in self._blocks:
+            if block.nbytes >= size and sys.getrefcount(block) == 3:  # the list, the loop and this call's argument
+                return block
+        self._blocks.append(np.empty(size, np.uint8))
+        return self._blocks[-1]
+
+
 def tensor_of(bits, dtype):
     return torch.from_numpy(bits.view(bits.dtype.str.replace("u", "i"))).view(dtype)
 
@@ -65,19 +88,21 @@ def check_target(path, needed, overwrite=False):
 
 
 class _Worker:
-    """Calls made one after another in a thread of their own; at most one waits. Their errors come out of the next."""
+    """Calls made one after another in a thread of their own; at most `ahead` wait. Their errors come out of a later one."""
 
-    def __init__(self):
-        self._thread, self._last = concurrent.futures.ThreadPoolExecutor(1), None
+    def __init__(self, ahead=1):
+        self._thread, self._waiting, self._ahead = concurrent.futures.ThreadPoolExecutor(1), collections.deque(), ahead
 
     def call(self, function, *arguments):
-        self.wait()
-        self._last = self._thread.submit(function, *arguments)
+        self._settle(self._ahead - 1)
+        self._waiting.append(self._thread.submit(function, *arguments))
 
     def wait(self):
-        if self._last is not None:
-            last, self._last = self._last, None
-            last.result()
+        self._settle(0)
+
+    def _settle(self, left):
+        while len(self._waiting) > left:
+            self._waiting.popleft().result()
 
     def close(self):
         self._thread.shutdown()
@@ -98,11 +123,29 @@ class _Digest(_Worker):
         return self._hash.hexdigest()
 
 
-def _write_all(descriptor, bits, offset):
-    rest = memoryview(bits).cast("B")
-    while rest:
-        written = os.pwrite(descriptor, rest, offset)
-        rest, offset = rest[written:], offset + written
+class _File:
+    """Writes arrays at their places. Whole pages that stand on pages go past the page cache, where the file system
+    allows it: a copy less for each, and the disk begins at once."""
+
+    def __init__(self, path):
+        self._cached, self._direct = os.open(path, os.O_WRONLY), None
+        with contextlib.suppress(OSError, AttributeError):  # tmpfs and others refuse; not every system has it
+            self._direct = os.open(path, os.O_WRONLY | os.O_DIRECT)
+        self.direct_bytes = 0
+
+    def write(self, bits, offset):
+        rest = memoryview(bits).cast("B")
+        while rest:
+            direct = self._direct is not None and not any(
+                place % ALIGNMENT for place in (offset, len(rest), bits.ctypes.data))
+            written = os.pwrite(self._direct if direct else self._cached, rest, offset)
+            self.direct_bytes += written if direct else 0
+            rest, offset = rest[written:], offset + written
+
+    def close(self):
+        os.close(self._cached)
+        if self._direct is not None:
+            os.close(self._direct)
 
 
 class CaptureWriter:
@@ -122,7 +165,7 @@ class CaptureWriter:
         self.file = h5py.File(created)
         # Uncompressed elements go into the place that HDF5 gave a dataset without passing through HDF5, which would
         # hold up every other thread.
-        self._descriptor, self._writing = os.open(path, os.O_WRONLY), _Worker()
+        self._elements, self._writing, self.page_copy = _File(path), _Worker(ahead=3), PageCopies()
         self.file.attrs["format"] = "raingauge-capture"
         self.file.attrs["version"] = np.int64(1)
         self.set_attributes(attributes)
@@ -215,7 +258,9 @@ class CaptureWriter:
                     datasets[key] = self._create(group, key, (count, *tensor.shape), tensor.dtype)
                     if key != "o":
                         hashes[key] = _Digest()
-                bits = bits_of(tensor.cpu())
+                if not (tensor.is_cpu and tensor.is_contiguous() and tensor.data_ptr() % ALIGNMENT == 0):
+                    tensor = self.page_copy(tensor.detach())
+                bits = bits_of(tensor)
                 if key in hashes:
                     hashes[key].add(bits)
                 self._write_bits(datasets[key], index, bits)
@@ -227,7 +272,7 @@ class CaptureWriter:
     def _write_bits(self, dataset, head, bits):
         place = None if self.compress else dataset.id.get_offset()
         if place is not None:
-            self._writing.call(_write_all, self._descriptor, bits, place + head * bits.nbytes)
+            self._writing.call(self._elements.write, bits, place + head * bits.nbytes)
             return
         space = dataset.id.get_space()
         space.select_hyperslab((head, 0, 0), (1, *bits.shape))
@@ -256,7 +301,7 @@ class CaptureWriter:
         if self.file:
             self._settle()
             self._writing.close()
-            os.close(self._descriptor)
+            self._elements.close()
             self.file.close()
 
 

@@ -209,7 +209,7 @@ class Recorder:
         self._tell(step)
 
     def _element(self, tensor, name, step, layer, head):
-        tensor = tensor.detach().to(self.dtype or tensor.dtype).contiguous()
+        tensor = self.writer.page_copy(tensor.detach().to(self.dtype or tensor.dtype))
         if not self.allow_nonfinite and not is_finite(tensor):
             raise CaptureError(f"step {step}, layer {layer}, head {head}: {name} holds NaN or Inf as {tensor.dtype}; the model "
                                "overflows (use bfloat16), or pass --allow-nonfinite")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from raingauge_capture import CaptureError, CaptureReader, CaptureWriter, Segment, make_segments
+from raingauge_capture.file import PageCopies
 
 SITE = {"layer_index": 0, "step": 0, "branch": "cond", "scale": 0.25}
 PACKAGE = pathlib.Path(__file__).resolve().parents[3] / "data" / "capture"
@@ -51,6 +52,62 @@ def test_every_bit_survives(tmp_path, dtype, compress, raingauge):
     if dtype == torch.bfloat16:
         with h5py.File(tmp_path / "a.h5") as file:  # generic tools see the values
             assert np.array_equal(file["records/000000/q"][()], heads.float().numpy())
+
+
+def elements_written(folder, tokens, strided):
+    """(bytes past the page cache, all bytes) of a record whose heads hold every finite pattern of bf16, read back."""
+    bits = torch.arange(-2 ** 15, 2 ** 15, dtype=torch.int32).to(torch.int16)
+    values = bits.view(torch.bfloat16)
+    values = values[torch.isfinite(values)]
+    heads = values.repeat(3 * tokens * 64 // values.numel() + 1)[: 3 * tokens * 64].reshape(3, tokens, 64)
+    given = heads.transpose(0, 1).contiguous().transpose(0, 1) if strided else heads
+    writer = CaptureWriter(folder / "d.h5", {})
+    writer.write(({"q": h, "k": h, "v": h} for h in given), SITE | {"heads": [0, 1, 2]},
+                 [Segment("image", 0, tokens, 1, 1, tokens)])
+    past_cache = writer._elements.direct_bytes
+    writer.finish()
+    with CaptureReader(folder / "d.h5") as capture:
+        for name in "qkv":
+            assert torch.equal(capture.records[0].tensor(name).view(torch.int16), heads.view(torch.int16))
+    return past_cache, 3 * heads.nbytes
+
+
+def takes_direct_writes(folder):
+    try:
+        os.close(os.open(folder / "probe", os.O_WRONLY | os.O_CREAT | os.O_DIRECT))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("strided", [False, True])
+@pytest.mark.parametrize("tokens", [4096, 4097])
+def test_whole_pages_go_past_the_page_cache(tmp_path, tokens, strided, raingauge):
+    """A head of 4,096 x 64 elements is whole pages, one of 4,097 x 64 is not: it goes the usual way, bits equal."""
+    if not takes_direct_writes(tmp_path):
+        pytest.skip(f"skipped: {tmp_path} takes no writes past the page cache")
+    past_cache, total = elements_written(tmp_path, tokens, strided)
+    assert past_cache == (total if tokens == 4096 else 0)
+    assert json.loads(raingauge("capture", "validate", tmp_path / "d.h5", "--json"))["valid"]
+
+
+def test_a_file_system_without_direct_writes(monkeypatch, tmp_path):
+    opened = os.open
+    monkeypatch.setattr(os, "open", lambda path, flags, *mode: opened("", flags) if flags & os.O_DIRECT else opened(path, flags, *mode))
+    assert elements_written(tmp_path, 4096, True)[0] == 0
+
+
+def test_memory_of_copies_is_used_again_when_nobody_holds_it():
+    copies = PageCopies()
+    source = torch.randn(64, 3, 32)
+    held = [copies(source[:, i]) for i in range(3)]
+    assert len({x.data_ptr() for x in held}) == 3 and all(x.data_ptr() % 4096 == 0 for x in held)
+    assert all(torch.equal(x, source[:, i]) for i, x in enumerate(held))
+    first, view = held[0].data_ptr(), held[0].numpy()
+    del held[0]
+    assert copies(source[:, 0]).data_ptr() != first  # the array still looks at it
+    del view
+    assert copies(source[:, 1]).data_ptr() == first
 
 
 @pytest.mark.parametrize("after", [0.05, 0.2, 0.4])

@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every format prints the numbers of one ledger.
+
+// g++ 12 finds its own std::regex, with sanitizers in it, uninitialised (its bug 105562).
+#if defined(__SANITIZE_ADDRESS__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include "harness/report/document.h"
 
 #include <gmock/gmock.h>
@@ -12,11 +17,6 @@
 #include "harness/report/assets.h"
 #include "harness/report/run_data.h"
 #include "tests/harness/report/run_fixture.h"
-
-// g++ 12 finds its own std::regex, with sanitizers in it, uninitialised (its bug 105562).
-#if defined(__SANITIZE_ADDRESS__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
 
 namespace raingauge {
 namespace {
