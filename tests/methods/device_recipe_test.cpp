@@ -11,6 +11,7 @@
 #include "data/error.h"
 #include "data/synthetic.h"
 #include "methods/kernels/device.h"
+#include "methods/kernels/registry.h"
 #include "methods/registry.h"
 
 namespace raingauge {
@@ -50,6 +51,8 @@ std::string why_host_only(const json& params, const RecordView& record) {
 }
 
 TEST(DeviceRecipe, SaysWhatTheHostDecides) {
+  const KernelEntry& entry = find_kernel("cuda");
+  if (!entry.built()) GTEST_SKIP() << "skipped: " << entry.spec.not_built;
   const auto record = make_synthetic_record(spec(), 0, 0, 0, {}, 2);
   const auto reason = [&](const json& params) { return why_host_only(params, record->view()); };
   EXPECT_NE(reason({{"score", "faithful"}}).find("faithful"), std::string::npos);

@@ -62,8 +62,8 @@ RAINGAUGE_NOINLINE void pack_k(const PackShape& shape, const void* const* rows,
 
 RAINGAUGE_INLINE void load_bits(const PackShape& shape, const void* row, int offset,
                                 std::uint16_t* target) {
-  const int left = shape.head_dim - offset;
-  const int count = row == nullptr ? 0 : (left < kUnit ? left : kUnit);
+  const int left = shape.head_dim - offset;  // below 0 in a panel of padding alone
+  const int count = row == nullptr || left < 0 ? 0 : (left < kUnit ? left : kUnit);
   std::memset(target + count, 0, static_cast<std::size_t>(kUnit - count) * 2);
   if (count > 0) {
     std::memcpy(target, static_cast<const std::uint16_t*>(row) + offset,
