@@ -17,7 +17,7 @@ struct DeviceMass {
 };
 
 // Why device_block_mass() does not cover this; nullopt: it does. It covers compute capability 9.0, bf16
-// and f16, head_dim 64 and 128, a positive scale, layouts and orders that all heads share.
+// and f16, multiples of 8 up to 128 as head_dim, a positive scale, layouts and orders that all heads share.
 Support device_mass_supports(const TensorView& q, const TensorView& k, const Plan& plan,
                              float scale);
 

@@ -18,7 +18,7 @@ namespace {
 
 constexpr Device kGpu{DeviceKind::cuda, 0};
 
-SyntheticSpec clip(int text_tokens, int frames) {
+SyntheticSpec clip(int text_tokens, int frames, int head_dim = 64) {
   SyntheticSpec spec;
   spec.frames = frames;
   spec.height = 18;
@@ -26,7 +26,7 @@ SyntheticSpec clip(int text_tokens, int frames) {
   spec.text_tokens = text_tokens;
   spec.text_first = 0;
   spec.heads = 3;
-  spec.head_dim = 64;
+  spec.head_dim = head_dim;
   spec.dtype = "bf16";
   spec.seed = 5;
   return spec;
@@ -95,6 +95,16 @@ TEST_F(LiveAttentionOnGpu, SegmentsChangeBackAndForth) {
   }
   EXPECT_EQ(arms.device.calls_planned_on_device(), 5);
   EXPECT_EQ(arms.host.calls_planned_on_device(), 0);
+}
+
+// The kernel's own sizes are 64 and 128; plan, moved keys and attention of the sizes beside them.
+TEST_F(LiveAttentionOnGpu, HeadDimsBetweenTheKernelsOwn) {
+  for (const int head_dim : {40, 80, 112}) {
+    SCOPED_TRACE(head_dim);
+    Arms arms("{method: rainfusion2, density: 0.5, sink: cols}");
+    expect_same(arms, clip(37, 4, head_dim), 0, nullptr);
+    expect_same(arms, clip(20, 4, head_dim), 1, nullptr);
+  }
 }
 
 // A mask sends the call to the host's planner and leaves the device's plans as they were.

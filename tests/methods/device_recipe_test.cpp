@@ -121,7 +121,7 @@ class DeviceRecipeOnGpu : public ::testing::Test {
 
 TEST_F(DeviceRecipeOnGpu, EqualsTheHostsPlan) {
   for (const char* dtype : {"bf16", "f16"}) {
-    for (const int head_dim : {64, 128}) {
+    for (const int head_dim : {64, 80, 128}) {
       const auto record = make_synthetic_record(spec(dtype, head_dim), 0, 0, 0, {}, 2);
       for (const char* order : {"raster", "frame_window", "gilbert"}) {
         for (const char* sink : {"none", "cols", "both"}) {

@@ -47,9 +47,10 @@ constexpr int kTileRows = 128;
 // Query rows of an item that meets all boxes; 0: such items are not covered at this head_dim.
 constexpr int dense_rows(int head_dim) { return head_dim == 64 ? 192 : 0; }
 
-// head_dim a multiple of 8 up to 128: 64 and 128 have kernels of their own, what lies between takes the next
-// larger one, whose missing channels are zeros and are not written. On `stream` (a cudaStream_t) of the current device, which must have compute
-// capability 9.0. Returns a cudaError_t (0 = success). Nothing waits on the host.
+// head_dim a multiple of 8 up to 128: 64 and 128 have kernels of their own, all others take the next
+// larger one, whose missing channels are zeros and are not written. On `stream` (a cudaStream_t) of the
+// current device, which must have compute capability 9.0. Returns a cudaError_t (0 = success). Nothing
+// waits on the host.
 int launch_sparse_sm90(const SparseParams& params, const KeyTensor& k, const KeyTensor& v,
                        Element element, int head_dim, void* stream);
 

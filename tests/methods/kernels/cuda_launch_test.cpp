@@ -241,7 +241,7 @@ class CudaLaunch : public ::testing::Test {
     shape.group = std::min(shape.group, shape.heads);
     shape.q_tokens = static_cast<int>(1 + engine() % 700);
     shape.k_tokens = static_cast<int>(1 + engine() % 700);
-    shape.dim = engine() % 2 == 0 ? 64 : 128;
+    shape.dim = static_cast<int>(8 * (1 + engine() % 16));
     shape.dtype = engine() % 2 == 0 ? DType::bf16 : DType::f16;
     shape.box_keys = engine() % 2 == 0 ? 64 : 128;
     shape.keep = std::uniform_real_distribution<>(0.1, 1.0)(engine);
