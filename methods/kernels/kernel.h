@@ -87,8 +87,8 @@ class TimedRun {
 };
 
 struct KernelOptions {
-  int threads = 0;                // CPU threads; 0 = all
-  std::string isa;                // CPU: "amx_bf16", "avx512_bf16", "avx512", "avx2", "portable"; "" = best
+  int threads = 0;  // CPU threads; 0 = all
+  std::string isa;  // CPU: "amx_bf16", "avx512_bf16", "avx512", "avx2", "portable"; "" = best
   double answer_seconds = 600.0;  // how long a peer's process may take for one answer
 };
 
