@@ -11,6 +11,7 @@ path=$(python_for_tests)
 [ -n "$path" ] || fail "h5py, numpy or pytest missing: call \`make test\` once, or install them"
 [ "$path" != . ] || path=
 torch=$cache/torch-$torch_version-full
-[ ! -d "$torch" ] || path=${path:+$path:}$torch
+# First: packages may have brought a torch of their own, and the library is built for this one.
+[ ! -d "$torch" ] || path=$torch${path:+:$path}
 [ -z "$path" ] || export PYTHONPATH=$path${PYTHONPATH:+:$PYTHONPATH}
 exec python3 "$@"

@@ -196,7 +196,9 @@ install_python() {
   flock 9
   if [ -z "$(python_for_tests)" ]; then
     say "fetching the tests' Python packages into $cache"
-    pip_install "$(python_packages)" -r "$project/harness/setup/python.txt" ||
+    # Of torch, which accelerate wants, no other version than the one that the library is built for.
+    pip_install "$(python_packages)" -r "$project/harness/setup/python.txt" \
+      -c <(echo "torch==$torch_version") ||
       fail "could not fetch the tests' Python packages (harness/setup/python.txt)"
   fi
   exec 9>&-

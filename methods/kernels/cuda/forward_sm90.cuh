@@ -178,7 +178,7 @@ __device__ __forceinline__ void write_element(const SparseParams& p, const Rows<
     const int row = i + lane / kChunks;
     const int token = __shfl_sync(kAllLanes, to.token, row);
     const uint4 value = load_shared(to.tile + tile_byte(to.first + row, chunk, C::kRows));
-    if (token < 0 || chunk * 8 >= p.head_dim) continue;
+    if (token < 0 || (!C::kDense && chunk * 8 >= p.head_dim)) continue;
     char* target = static_cast<char*>(p.o) +
                    2 * (to.head * p.o_head_stride + token * p.o_token_stride + chunk * 8);
     *reinterpret_cast<uint4*>(target) = value;

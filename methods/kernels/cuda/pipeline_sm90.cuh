@@ -121,7 +121,7 @@ __device__ __forceinline__ void copy_query_rows(const SparseParams& p, const Mes
   constexpr int kRowsAtOnce = 32 / kChunks;
   const int lane = static_cast<int>(threadIdx.x & 31);
   const int chunk = lane % kChunks;
-  const bool real = chunk * 8 < p.head_dim;
+  const bool real = C::kDense || chunk * 8 < p.head_dim;  // dense items: head_dim 64 alone
   int tokens[2];
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
