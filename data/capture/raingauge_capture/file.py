@@ -8,11 +8,12 @@ print its values.
 import collections
 import concurrent.futures
 import contextlib
+import errno
 import hashlib
 import os
 import pathlib
 import shutil
-import sys
+import weakref
 
 import h5py
 import numpy as np
@@ -53,19 +54,21 @@ class PageCopies:
     used again once no copy in it is referred to any more: fresh pages take longer than the copying."""
 
     def __init__(self):
-        self._blocks = []
+        self._blocks = []  # [memory, weak reference to what the copy in it looks through]
 
     def __call__(self, tensor):
         size = tensor.numel() * tensor.element_size()
-        block = self._unused(size + ALIGNMENT)
-        first = -block.ctypes.data % ALIGNMENT
-        return torch.from_numpy(block[first: first + size]).view(tensor.dtype).view(tensor.shape).copy_(tensor)
+        entry = self._unused(size + ALIGNMENT)
+        first = -entry[0].ctypes.data % ALIGNMENT
+        window = entry[0][first: first + size]
+        entry[1] = weakref.ref(window)
+        return torch.from_numpy(window).view(tensor.dtype).view(tensor.shape).copy_(tensor)
 
     def _unused(self, size):
-        for block in self._blocks:
-            if block.nbytes >= size and sys.getrefcount(block) == 3:  # the list, the loop and this call's argument
-                return block
-        self._blocks.append(np.empty(size, np.uint8))
+        for entry in self._blocks:
+            if entry[0].nbytes >= size and entry[1]() is None:
+                return entry
+        self._blocks.append([np.empty(size, np.uint8), None])
         return self._blocks[-1]
 
 
@@ -138,7 +141,14 @@ class _File:
         while rest:
             direct = self._direct is not None and not any(
                 place % ALIGNMENT for place in (offset, len(rest), bits.ctypes.data))
-            written = os.pwrite(self._direct if direct else self._cached, rest, offset)
+            try:
+                written = os.pwrite(self._direct if direct else self._cached, rest, offset)
+            except OSError as error:
+                if not direct or error.errno != errno.EINVAL:
+                    raise
+                os.close(self._direct)  # opened, yet refused: other alignment is wanted
+                self._direct = None
+                continue
             self.direct_bytes += written if direct else 0
             rest, offset = rest[written:], offset + written
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The file writer and reader: bits, laziness, interruption, full disks."""
+import errno
+import fcntl
 import json
 import os
 import pathlib
@@ -94,6 +96,18 @@ def test_whole_pages_go_past_the_page_cache(tmp_path, tokens, strided, raingauge
 def test_a_file_system_without_direct_writes(monkeypatch, tmp_path):
     opened = os.open
     monkeypatch.setattr(os, "open", lambda path, flags, *mode: opened("", flags) if flags & os.O_DIRECT else opened(path, flags, *mode))
+    assert elements_written(tmp_path, 4096, True)[0] == 0
+
+
+def test_direct_writes_that_are_refused(monkeypatch, tmp_path):
+    """A file system that opens the file so and then wants another alignment."""
+    write_at = os.pwrite
+
+    def refusing(descriptor, *arguments):
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "refused")
+        return write_at(descriptor, *arguments)
+    monkeypatch.setattr(os, "pwrite", refusing)
     assert elements_written(tmp_path, 4096, True)[0] == 0
 
 
