@@ -132,7 +132,7 @@ class _File:
 
     def __init__(self, path):
         self._cached, self._direct = os.open(path, os.O_WRONLY), None
-        with contextlib.suppress(OSError, AttributeError):  # tmpfs and others refuse; not every system has it
+        with contextlib.suppress(OSError, AttributeError):  # some file systems refuse; not every system has it
             self._direct = os.open(path, os.O_WRONLY | os.O_DIRECT)
         self.direct_bytes = 0
 
