@@ -148,7 +148,7 @@ __device__ __forceinline__ void write_float(const SparseParams& p, const Rows<C>
                     token * p.o_token_stride + (lane & 3) * 2;
 #pragma unroll
     for (int j = 0; j < C::kDim / 8; ++j) {
-      if (j * 8 >= p.head_dim) break;
+      if (j * 8 >= channels<C>(p)) break;
       *reinterpret_cast<float2*>(target + j * 8) =
           make_float2(rows.out[j * 4 + half * 2], rows.out[j * 4 + half * 2 + 1]);
     }
@@ -178,7 +178,7 @@ __device__ __forceinline__ void write_element(const SparseParams& p, const Rows<
     const int row = i + lane / kChunks;
     const int token = __shfl_sync(kAllLanes, to.token, row);
     const uint4 value = load_shared(to.tile + tile_byte(to.first + row, chunk, C::kRows));
-    if (token < 0 || (!C::kDense && chunk * 8 >= p.head_dim)) continue;
+    if (token < 0 || chunk * 8 >= channels<C>(p)) continue;
     char* target = static_cast<char*>(p.o) +
                    2 * (to.head * p.o_head_stride + token * p.o_token_stride + chunk * 8);
     *reinterpret_cast<uint4*>(target) = value;
@@ -223,7 +223,7 @@ __device__ void write_empty(const SparseParams& p, const Target& to) {
     if (token < 0) continue;
     if (lane == 0 && p.lse != nullptr) p.lse[to.head * p.lse_head_stride + token] = -INFINITY;
     const std::int64_t at = to.head * p.o_head_stride + token * p.o_token_stride;
-    for (int d = lane; d < p.head_dim; d += 32) {
+    for (int d = lane; d < channels<C>(p); d += 32) {
       if (p.o_is_float) {
         static_cast<float*>(p.o)[at + d] = 0.0F;
       } else {

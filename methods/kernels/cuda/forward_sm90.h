@@ -37,10 +37,10 @@ struct SparseParams {
   std::int32_t group;     // query heads of one key head
   float scale_log2;       // softmax scale * log2(e), > 0
   std::int32_t* counter;  // [2], zero before the first launch and after every launch
-  std::int32_t head_dim;  // set by the launch
   // > 0: every item meets boxes 0 ... every_box - 1. Their lists are not read, and items may have up to
   // dense_rows(head_dim) query rows.
   std::int32_t every_box;
+  std::int32_t head_dim;  // set by the launch
 };
 
 constexpr int kTileRows = 128;

@@ -112,6 +112,12 @@ __device__ __forceinline__ Message read_message(Control* control, Cursor<2>& cur
   return message;
 }
 
+// Of the record's head_dim; items that meet all boxes have no other than the tile's.
+template <class C>
+__device__ __forceinline__ int channels(const SparseParams& p) {
+  return C::kDense ? C::kDim : p.head_dim;
+}
+
 // Rows [first, first + 64) of an item's query tile; rows beyond the item and channels beyond head_dim
 // become zeros.
 template <class C>
@@ -121,7 +127,7 @@ __device__ __forceinline__ void copy_query_rows(const SparseParams& p, const Mes
   constexpr int kRowsAtOnce = 32 / kChunks;
   const int lane = static_cast<int>(threadIdx.x & 31);
   const int chunk = lane % kChunks;
-  const bool real = C::kDense || chunk * 8 < p.head_dim;  // dense items: head_dim 64 alone
+  const bool real = chunk * 8 < channels<C>(p);
   int tokens[2];
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
