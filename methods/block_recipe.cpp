@@ -61,7 +61,7 @@ ForcedBlocks forced_of_head(const BlockRecipe& recipe, const RecipeHead& head) {
   return forced;
 }
 
-ScoreMatrix scores_of_head(const BlockRecipe& recipe, const RecipeHead& head) {
+ScoreMatrix scores_of_head(const BlockRecipe& recipe, const RecipeHead& head, int threads) {
   const double scale = recipe.head_dim_scale
                            ? 1.0 / std::sqrt(static_cast<double>(head.record.head_dim()))
                            : head.record.info->scale;
@@ -69,7 +69,7 @@ ScoreMatrix scores_of_head(const BlockRecipe& recipe, const RecipeHead& head) {
   const auto params = complete_params(entry.params, recipe.score_params, nullptr, "/score");
   return entry.score({head.record, head.head, head.orders.q, head.orders.k,
                       head.arrangement.score_q, head.arrangement.score_k, scale, recipe.arithmetic,
-                      recipe.seed, params});
+                      recipe.seed, params, threads});
 }
 
 // Score blocks -> executed blocks: those beyond the last fall off.
@@ -227,19 +227,23 @@ Plan run_recipe(const BlockRecipe& recipe, const RecordView& record, const Metho
   std::vector<KeptRows> kept(static_cast<std::size_t>(record.heads()));
   std::vector<KeptRows> forced_part(kept.size());
   std::vector<std::string> scored_on(kept.size());
-  parallel_for(options.threads, record.heads(), [&](std::int64_t head, int /*worker*/) {
+  // Threads share the heads or, where those are fewer, the blocks of one head after another.
+  const int threads = resolve_threads(options.threads);
+  const bool share_heads = record.heads() >= threads;
+  const int of_head = share_heads ? 1 : threads;
+  parallel_for(share_heads ? threads : 1, record.heads(), [&](std::int64_t head, int /*worker*/) {
     const auto h = static_cast<std::size_t>(head);
     const RecipeHead this_head{record, head, arrangement, orders};
     const BlockCounts counts = block_counts(arrangement, orders, head, record.key_valid);
     ForcedBlocks forced = shared ? *shared : forced_of_head(recipe, this_head);
-    ScoreMatrix scores = scores_of_head(recipe, this_head);
+    ScoreMatrix scores = scores_of_head(recipe, this_head, of_head);
     scored_on[h] = scores.computed_on;
     if (recipe.adjust) recipe.adjust(this_head, scores, forced);
     kept[h] =
         clip(select_blocks({scores, forced, counts.row_tokens, counts.column_tokens,
                             counts.row_exists, counts.column_exists, selector,
                             recipe.selector_params, recipe.budget, recipe.density, recipe.solve,
-                            options.row_seed, recipe.competes ? &competes : nullptr}),
+                            options.row_seed, recipe.competes ? &competes : nullptr, of_head}),
              q_blocks, k_blocks);
     forced_part[h] = forced_rows(forced, counts.column_exists, q_blocks, k_blocks);
     if (recipe.finish) {

@@ -2,15 +2,18 @@
 #include "methods/selection.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <limits>
 #include <numeric>
 #include <queue>
 
 #include "data/error.h"
 #include "data/random.h"
+#include "methods/kernels/threads.h"
 
 namespace raingauge {
 namespace {
@@ -19,6 +22,8 @@ namespace {
 struct RowState {
   std::vector<std::int32_t> candidates;
   std::vector<double> prices;
+  std::vector<double> pairs_before;  // new pairs of the first j candidates: whole numbers, exact
+  double forced_pairs = 0.0;
   std::int64_t blocks = 0;
   std::size_t nominal = 0;  // candidates that the authors' setting keeps
   std::size_t taken = 0;    // candidates kept: the first `taken`
@@ -32,6 +37,24 @@ std::uint64_t rank_key(float score, std::int32_t column) {
     descending = (bits & 0x80000000U) != 0 ? bits : ~(bits | 0x80000000U);
   }
   return (std::uint64_t{descending} << 32) | static_cast<std::uint32_t>(column);
+}
+
+// Ascending by the upper halves; equal ones stay in their order. Byte by byte, the lowest first; bytes
+// that all keys share are skipped.
+void sort_by_score(std::vector<std::uint64_t>& keys) {
+  std::array<std::array<std::uint32_t, 256>, 4> places{};
+  for (const auto key : keys) {
+    for (std::size_t byte = 0; byte < 4; ++byte) ++places[byte][(key >> (32 + 8 * byte)) & 0xffU];
+  }
+  std::vector<std::uint64_t> sorted(keys.size());
+  for (std::size_t byte = 0; byte < 4; ++byte) {
+    auto& place = places[byte];
+    const auto shift = 32 + 8 * byte;
+    if (place[(keys.front() >> shift) & 0xffU] == keys.size()) continue;
+    std::exclusive_scan(place.begin(), place.end(), place.begin(), 0U);
+    for (const auto key : keys) sorted[place[(key >> shift) & 0xffU]++] = key;
+    keys.swap(sorted);
+  }
 }
 
 // The row's shares over its `columns`; the others are 0, and all are when no score is above -inf.
@@ -63,7 +86,7 @@ class HeadSelection {
       : request_(request),
         least_(request.selector_params.value("at_least", std::size_t{0})),
         rows_(static_cast<std::size_t>(request.scores.rows)) {
-    for (std::size_t i = 0; i < rows_.size(); ++i) prepare_row(i);
+    by_row([this](std::size_t i) { prepare_row(i); });
     const std::vector<std::int32_t> order = rows_by_rank(rows_.size(), request.row_seed);
     row_rank_.resize(rows_.size());
     for (std::size_t i = 0; i < order.size(); ++i) {
@@ -80,23 +103,18 @@ class HeadSelection {
 
   // Walks up the prices of all rows; equal prices go by the seeded row rank, then by candidate rank.
   void solve() {
-    double kept = 0.0;
-    for (std::size_t i = 0; i < rows_.size(); ++i) {
-      kept += forced_pairs(i);
-      rows_[i].taken = least_of(i);
-      for (std::size_t j = 0; j < rows_[i].taken; ++j) kept += pairs(i, rows_[i].candidates[j]);
-    }
     const double all = total_pairs();
     const double target = request_.density * all;
-    const double block_pair = largest_pair();
-    if (kept > target + 0.5 * block_pair) refuse(kept / all);
+    double kept = take_up_to(-HUGE_VAL);
+    if (kept > target + 0.5 * largest_pair()) refuse(kept / all);
+    kept = take_up_to(affordable_price(target));
     std::priority_queue<Offer> offers;  // the next candidate of every row: prices never fall
     for (std::size_t i = 0; i < rows_.size(); ++i) offer_next(i, offers);
     while (!offers.empty()) {
       const auto i = static_cast<std::size_t>(offers.top().row);
       offers.pop();
       auto& row = rows_[i];
-      const double more = pairs(i, row.candidates[row.taken]);
+      const double more = row.pairs_before[row.taken + 1] - row.pairs_before[row.taken];
       if (more > 0.0 && kept + 0.5 * more > target) break;
       kept += more;
       ++row.taken;
@@ -106,21 +124,72 @@ class HeadSelection {
 
   std::vector<std::vector<std::int32_t>> kept() const {
     std::vector<std::vector<std::int32_t>> lists(rows_.size());
-    for (std::size_t i = 0; i < rows_.size(); ++i) {
-      if (request_.row_exists[i] == 0) continue;
-      auto& list = lists[i];
-      list.assign(rows_[i].candidates.begin(),
-                  rows_[i].candidates.begin() + static_cast<std::ptrdiff_t>(rows_[i].taken));
-      for (std::int64_t j = 0; j < request_.scores.columns; ++j) {
-        if (forced(i, j)) list.push_back(static_cast<std::int32_t>(j));
+    by_row([&](std::size_t i) {
+      if (request_.row_exists[i] == 0) return;
+      const auto& row = rows_[i];
+      std::vector<std::uint8_t> keeps(static_cast<std::size_t>(request_.scores.columns));
+      for (std::size_t j = 0; j < row.taken; ++j) keeps[std::size_t(row.candidates[j])] = 1;
+      for (std::size_t j = 0; j < keeps.size(); ++j) {
+        const auto column = static_cast<std::int32_t>(j);
+        if (keeps[j] != 0 || forced(i, column)) lists[i].push_back(column);
       }
-      std::sort(list.begin(), list.end());
-      list.erase(std::unique(list.begin(), list.end()), list.end());
-    }
+    });
     return lists;
   }
 
  private:
+  template <class Each>
+  void by_row(const Each& each) const {
+    constexpr std::size_t kRowsPerItem = 32;
+    const std::size_t items = (rows_.size() + kRowsPerItem - 1) / kRowsPerItem;
+    parallel_for(request_.threads, static_cast<std::int64_t>(items), [&](std::int64_t item, int) {
+      const auto first = static_cast<std::size_t>(item) * kRowsPerItem;
+      const auto last = std::min(rows_.size(), first + kRowsPerItem);
+      for (std::size_t i = first; i < last; ++i) each(i);
+    });
+  }
+
+  // What candidates up to a price, and the least of every row, keep: pairs, forced ones among them.
+  double take_up_to(double price) {
+    double kept = 0.0;
+    for (std::size_t i = 0; i < rows_.size(); ++i) {
+      auto& row = rows_[i];
+      row.taken = std::max(least_of(i), count_up_to(row, price));
+      kept += row.forced_pairs + row.pairs_before[row.taken];
+    }
+    return kept;
+  }
+  static std::size_t count_up_to(const RowState& row, double price) {
+    const auto end = std::partition_point(row.prices.begin(), row.prices.end(),
+                                          [&](double each) { return each <= price; });
+    return static_cast<std::size_t>(end - row.prices.begin());
+  }
+
+  // A price up to which the walk certainly takes everything, near the last such one: a walk that keeps
+  // at most the target in all has not stopped before. It spares the walk most of its steps.
+  double affordable_price(double target) {
+    double low = HUGE_VAL;
+    double high = -HUGE_VAL;
+    for (const auto& row : rows_) {
+      const auto finite = count_up_to(row, std::numeric_limits<double>::max());
+      if (finite == 0) continue;
+      low = std::min(low, row.prices.front());
+      high = std::max(high, row.prices[finite - 1]);
+    }
+    double affordable = -HUGE_VAL;
+    for (int halving = 0; halving < 16 && low < high; ++halving) {
+      const double middle = low + (high - low) / 2;
+      const double kept = take_up_to(middle);
+      if (kept > target) {
+        high = middle;
+        continue;
+      }
+      affordable = low = middle;
+      if (target - kept <= static_cast<double>(rows_.size()) * largest_pair()) break;
+    }
+    return affordable;
+  }
+
   bool forced(std::size_t row, std::int64_t column) const {
     return request_.column_exists[static_cast<std::size_t>(column)] != 0 &&
            request_.forced.at(static_cast<std::int64_t>(row), column);
@@ -143,21 +212,6 @@ class HeadSelection {
     offers.push({std::isnan(price) ? HUGE_VAL : price, row_rank_[i], static_cast<std::int32_t>(i)});
   }
 
-  // New pairs that keeping this candidate adds (none when it is forced anyway).
-  double pairs(std::size_t row, std::int32_t column) const {
-    if (forced(row, column)) return 0.0;
-    return static_cast<double>(request_.row_tokens[row]) *
-           static_cast<double>(request_.column_tokens[static_cast<std::size_t>(column)]);
-  }
-
-  double forced_pairs(std::size_t row) const {
-    std::int64_t tokens = 0;
-    for (std::int64_t j = 0; j < request_.scores.columns; ++j) {
-      if (forced(row, j)) tokens += request_.column_tokens[static_cast<std::size_t>(j)];
-    }
-    return static_cast<double>(request_.row_tokens[row]) * static_cast<double>(tokens);
-  }
-
   double total_pairs() const {
     const auto sum = [](const std::vector<std::int64_t>& sizes) {
       return static_cast<double>(std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0}));
@@ -176,7 +230,7 @@ class HeadSelection {
   // tokens come first for such rows' sake only when the best is empty, which layouts never produce.
   bool must_take_one(std::size_t row) const {
     return request_.row_exists[row] != 0 && !rows_[row].candidates.empty() &&
-           forced_pairs(row) == 0.0;
+           rows_[row].forced_pairs == 0.0;
   }
 
   // Candidates kept whatever the limit: what the selector's rule takes at least, and one where
@@ -188,22 +242,39 @@ class HeadSelection {
 
   void prepare_row(std::size_t i) {
     auto& row = rows_[i];
-    if (request_.row_exists[i] == 0) return;
-    const auto index = static_cast<std::int64_t>(i);
+    row.pairs_before.reserve(static_cast<std::size_t>(request_.scores.columns) + 1);
+    row.pairs_before.push_back(0.0);
     const bool inside = request_.budget == Budget::inside;
     std::int64_t forced_count = 0;
+    std::int64_t forced_tokens = 0;
+    const auto columns = static_cast<std::size_t>(request_.scores.columns);
     std::vector<std::int32_t> competing;
+    competing.reserve(columns);
+    row.candidates.reserve(columns);
     for (std::int64_t j = 0; j < request_.scores.columns; ++j) {
       const auto column = static_cast<std::size_t>(j);
       if (request_.column_exists[column] == 0) continue;
       const bool is_forced = forced(i, j);
       forced_count += is_forced ? 1 : 0;
+      forced_tokens += is_forced ? request_.column_tokens[column] : 0;
       if (request_.competes != nullptr && (*request_.competes)[column] == 0) continue;
       competing.push_back(static_cast<std::int32_t>(j));
       if (!inside || !is_forced) row.candidates.push_back(static_cast<std::int32_t>(j));
     }
+    const auto tokens = static_cast<double>(request_.row_tokens[i]);
+    row.forced_pairs = tokens * static_cast<double>(forced_tokens);
+    if (request_.row_exists[i] == 0) {
+      row.candidates.clear();
+      return;
+    }
     row.blocks = static_cast<std::int64_t>(competing.size());
-    row.candidates = rank_columns(request_.scores.row(index), row.candidates);
+    row.candidates =
+        rank_columns(request_.scores.row(static_cast<std::int64_t>(i)), row.candidates);
+    // A candidate that is forced anyway adds nothing.
+    for (const auto column : row.candidates) {
+      const auto more = forced(i, column) ? 0 : request_.column_tokens[std::size_t(column)];
+      row.pairs_before.push_back(row.pairs_before.back() + tokens * static_cast<double>(more));
+    }
     price_row(i, competing, inside ? forced_count : 0);
   }
 
@@ -214,6 +285,7 @@ class HeadSelection {
     std::vector<float> ranked;
     std::vector<double> probability;
     double already_mass = 0.0;
+    ranked.reserve(row.candidates.size());
     for (const auto column : row.candidates) ranked.push_back(scores[column]);
     if (request_.selector.needs_probability) {
       const auto all = row_probability(request_.scores, static_cast<std::int64_t>(i), competing);
@@ -268,10 +340,15 @@ std::vector<std::int32_t> rows_by_rank(std::size_t rows, std::uint64_t row_seed)
 
 std::vector<std::int32_t> rank_columns(const float* scores,
                                        const std::vector<std::int32_t>& columns) {
+  constexpr std::size_t kFew = 32;  // sorted faster by comparisons
   std::vector<std::uint64_t> keys;
   keys.reserve(columns.size());
   for (const auto column : columns) keys.push_back(rank_key(scores[column], column));
-  std::sort(keys.begin(), keys.end());
+  if (keys.size() <= kFew) {
+    std::sort(keys.begin(), keys.end());
+  } else {
+    sort_by_score(keys);
+  }
   std::vector<std::int32_t> ranked(columns.size());
   std::transform(keys.begin(), keys.end(), ranked.begin(),
                  [](std::uint64_t key) { return static_cast<std::int32_t>(key & 0xffffffffU); });

@@ -35,6 +35,7 @@ struct SelectionRequest {
   // Columns that are ranked, counted and part of the softmax; null: all that exist. The others are
   // kept when forced and never otherwise.
   const std::vector<std::uint8_t>* competes = nullptr;
+  int threads = 1;  // that share the rows
 };
 
 // Kept columns of every row, ascending. When solving, kept pairs differ from density * all pairs by
@@ -46,7 +47,7 @@ std::vector<std::vector<std::int32_t>> select_blocks(const SelectionRequest& req
 // The seeded order in which rows are offered one block more at the same price.
 std::vector<std::int32_t> rows_by_rank(std::size_t rows, std::uint64_t row_seed);
 
-// Column indices by falling score; ties to the lowest index; NaN last.
+// Column indices (given in ascending order) by falling score; ties to the lowest index; NaN last.
 std::vector<std::int32_t> rank_columns(const float* scores,
                                        const std::vector<std::int32_t>& columns);
 

@@ -24,14 +24,14 @@ ScoreMatrix pooled(const ScoreRequest& request) {
   std::vector<float> q_means(static_cast<std::size_t>(scores.rows * d));
   std::vector<float> k_means(static_cast<std::size_t>(scores.columns * d));
   pool_blocks(request.record.q, request.head, request.q_order, request.q_blocks, q_means.data(),
-              nullptr, 1);
+              nullptr, request.threads);
   pool_blocks(request.record.k, request.head, request.k_order, request.k_blocks, k_means.data(),
-              request.record.key_valid, 1);
+              request.record.key_valid, request.threads);
   if (request.params.value("smooth_k", false)) {
     subtract(token_mean(request.record.k, request.head, request.record.key_valid), k_means);
   }
   pooled_scores(q_means.data(), scores.rows, k_means.data(), scores.columns, d,
-                static_cast<float>(request.scale), scores.values.data(), 1);
+                static_cast<float>(request.scale), scores.values.data(), request.threads);
   return scores;
 }
 

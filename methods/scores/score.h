@@ -30,6 +30,7 @@ struct ScoreRequest {
   Arithmetic arithmetic = Arithmetic::fp32;
   std::uint64_t seed = 0;
   nlohmann::json params = nlohmann::json::object();
+  int threads = 1;  // that may work on this head
 };
 
 // [rows, columns]; higher is better. NaN ranks lowest.

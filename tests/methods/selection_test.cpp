@@ -11,6 +11,7 @@
 #include "data/error.h"
 #include "data/random.h"
 #include "tests/methods/fixtures.h"
+#include "tests/methods/kernels/cpu_test_support.h"
 
 namespace raingauge {
 namespace {
@@ -139,6 +140,97 @@ TEST(Selection, SolvesForTheDensityWithinHalfABlockPairAndSpendsAlmostEquallyOnR
     }
     EXPECT_LE(most - least, 1U) << density;
   }
+}
+
+// The rule as selection.h states it, one candidate at a time: always the row whose next candidate is the
+// cheapest, equal prices by row rank, until one more would pass the target by half of it.
+std::vector<std::vector<std::int32_t>> walk(const Problem& problem) {
+  const auto n = problem.row_tokens.size();
+  std::vector<std::vector<std::int32_t>> ranked(n), kept(n);
+  std::vector<std::size_t> next(n, 0);
+  double pairs = 0.0;
+  const auto keep = [&](std::size_t i, std::int32_t j) {
+    kept[i].push_back(j);
+    pairs += double(problem.row_tokens[i]) * double(problem.column_tokens[std::size_t(j)]);
+  };
+  std::vector<std::size_t> already(n, 0);
+  for (std::size_t i = 0; i < n; ++i) {
+    std::vector<std::int32_t> columns;
+    for (std::size_t j = 0; j < n; ++j) {
+      const auto column = static_cast<std::int32_t>(j);
+      if (problem.column_exists[j] == 0 || problem.row_exists[i] == 0) continue;
+      if (problem.forced.at(std::int64_t(i), column)) {
+        keep(i, column);
+        ++already[i];
+      } else {
+        columns.push_back(column);
+      }
+    }
+    ranked[i] = rank_columns(problem.scores.row(std::int64_t(i)), columns);
+    if (kept[i].empty() && !ranked[i].empty()) keep(i, ranked[i][next[i]++]);
+  }
+  const auto order = rows_by_rank(n, 5);
+  for (;;) {
+    std::size_t best = n;
+    for (const auto row : order) {
+      const auto i = static_cast<std::size_t>(row);
+      if (next[i] >= ranked[i].size()) continue;
+      if (best == n || already[i] + next[i] < already[best] + next[best]) best = i;
+    }
+    if (best == n) break;
+    const auto column = ranked[best][next[best]];
+    const double more =
+        double(problem.row_tokens[best]) * double(problem.column_tokens[std::size_t(column)]);
+    if (more > 0.0 && pairs + 0.5 * more > problem.density * problem.all_pairs()) break;
+    keep(best, column);
+    ++next[best];
+  }
+  for (auto& row : kept) std::sort(row.begin(), row.end());
+  return kept;
+}
+
+TEST(Selection, SolvingIsAWalkOfOneCandidateAtATime) {
+  const std::uint64_t base = test::fresh_seed();
+  for (std::uint64_t round = 0; round < 60; ++round) {
+    const auto draw = [&](std::uint64_t what, std::uint64_t end) {
+      return below(mix64(base + round * 977 + what), end);
+    };
+    const auto blocks = static_cast<std::int64_t>(3 + draw(0, 80));
+    Problem problem(blocks, base + round);
+    for (std::size_t i = 0; i < problem.row_tokens.size(); ++i) {
+      problem.row_tokens[i] = static_cast<std::int64_t>(1 + draw(100 + i, 128));
+      problem.column_tokens[i] = static_cast<std::int64_t>(1 + draw(300 + i, 128));
+    }
+    for (std::size_t i = 0; i < problem.forced.mask.size(); ++i) {
+      problem.forced.mask[i] = draw(1000 + i, 20) == 0 ? 1 : 0;
+    }
+    if (round % 3 == 0) {  // a missing block, many equal scores
+      problem.row_tokens[1] = problem.column_tokens[1] = 0;
+      problem.row_exists[1] = problem.column_exists[1] = 0;
+      for (auto& score : problem.scores.values) score = std::floor(score);
+    }
+    problem.density = 0.15 + 0.01 * double(draw(1, 85));
+    const auto expected = walk(problem);
+    try {  // forced pairs may pass a low density
+      EXPECT_EQ(problem.run(), expected) << "seed " << base << " round " << round;
+    } catch (const Infeasible&) {
+      EXPECT_GT(problem.pairs(expected), problem.density * problem.all_pairs());
+    }
+  }
+}
+
+// Threads share the rows; the lists are the same.
+TEST(Selection, IsTheSameForAnyNumberOfThreads) {
+  const Problem problem(150, 3);
+  const auto with = [&](int threads) {
+    return select_blocks({problem.scores, problem.forced, problem.row_tokens, problem.column_tokens,
+                          problem.row_exists, problem.column_exists, find_selector("top_k"),
+                          problem.params, problem.budget, problem.density, problem.solve, 5,
+                          nullptr, threads});
+  };
+  const auto one = with(1);
+  EXPECT_EQ(one, with(2));
+  EXPECT_EQ(one, with(5));
 }
 
 TEST(Selection, KeepsTheBestBlocks) {

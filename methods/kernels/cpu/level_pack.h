@@ -60,15 +60,19 @@ RAINGAUGE_NOINLINE void pack_k(const PackShape& shape, const void* const* rows,
   }
 }
 
-RAINGAUGE_INLINE void load_bits(const PackShape& shape, const void* row, int offset,
-                                std::uint16_t* target) {
+// 16 elements of two bytes from `offset` of a row: where they stand if all exist, else filled up with
+// zeros in `copy`.
+RAINGAUGE_INLINE const std::uint16_t* bits_at(const PackShape& shape, const void* row, int offset,
+                                              std::uint16_t* copy) {
   const int left = shape.head_dim - offset;  // below 0 in a panel of padding alone
-  const int count = row == nullptr || left < 0 ? 0 : (left < kUnit ? left : kUnit);
-  std::memset(target + count, 0, static_cast<std::size_t>(kUnit - count) * 2);
+  if (row != nullptr && left >= kUnit) return static_cast<const std::uint16_t*>(row) + offset;
+  const int count = row == nullptr || left < 0 ? 0 : left;
+  std::memset(copy + count, 0, static_cast<std::size_t>(kUnit - count) * 2);
   if (count > 0) {
-    std::memcpy(target, static_cast<const std::uint16_t*>(row) + offset,
+    std::memcpy(copy, static_cast<const std::uint16_t*>(row) + offset,
                 static_cast<std::size_t>(count) * 2);
   }
+  return copy;
 }
 
 // Where line t of panel c of unit `number` stands, pairs of keys packed.
@@ -104,9 +108,9 @@ RAINGAUGE_NOINLINE void pack_v(const PackShape& shape, const void* const* rows, 
   for (int c = 0; c < panels; ++c) {
     for (int t = 0; t < kPairSteps; ++t) {
       std::uint16_t low[kUnit], high[kUnit];
-      load_bits(shape, rows[2 * t], c * kUnit, low);
-      load_bits(shape, rows[2 * t + 1], c * kUnit, high);
-      interleave16(low, high, pair_line(shape, unit, number, c, t));
+      interleave16(bits_at(shape, rows[2 * t], c * kUnit, low),
+                   bits_at(shape, rows[2 * t + 1], c * kUnit, high),
+                   pair_line(shape, unit, number, c, t));
     }
   }
 }
@@ -143,9 +147,10 @@ RAINGAUGE_NOINLINE void pack_q(const PackShape& shape, const void* row, float fa
 
 constexpr int kPoolPanels = 8;  // 16-column panels of a row read together
 
-// Columns [first, first + 16 * kPanels) of `count` rows, each column in ascending order of rows.
-template <int kPanels>
-RAINGAUGE_INLINE void add_columns(const PackShape& shape, int first, const void* const* rows,
+// Columns [first, first + 16 * kPanels) of `count` rows, each column in ascending order of rows. kWhole: no
+// panel reaches beyond head_dim.
+template <DType kType, int kPanels, bool kWhole>
+RAINGAUGE_INLINE void add_columns(int head_dim, int first, const void* const* rows,
                                   std::int64_t count, float* totals) {
   Vec sum[kPanels * kVecs];
 #pragma GCC unroll 32
@@ -153,17 +158,24 @@ RAINGAUGE_INLINE void add_columns(const PackShape& shape, int first, const void*
     sum[n] = zero();
   }
   constexpr std::int64_t kRowsAhead = 16;  // rows of a permuted block have no order to prefetch by
-  const auto size = static_cast<std::size_t>(shape.dtype == DType::f32 ? 4 : 2);
+  constexpr std::size_t kSize = kType == DType::f32 ? 4 : 2;
+  const PackShape shape{kType, head_dim, Products::floats};
   for (std::int64_t r = 0; r < count; ++r) {
     const std::int64_t later = r + kRowsAhead < count ? r + kRowsAhead : r;
-    for (std::size_t byte = 0; byte < kPanels * kUnit * size; byte += 64) {
-      __builtin_prefetch(static_cast<const char*>(rows[later]) +
-                         static_cast<std::size_t>(first) * size + byte);
+    const std::size_t start = static_cast<std::size_t>(first) * kSize;
+#pragma GCC unroll 8
+    for (std::size_t byte = 0; byte < kPanels * kUnit * kSize; byte += 64) {
+      __builtin_prefetch(static_cast<const char*>(rows[later]) + start + byte);
     }
 #pragma GCC unroll 8
     for (int c = 0; c < kPanels; ++c) {
       alignas(64) float values[kUnit];
-      load_floats(shape, rows[r], first + c * kUnit, values);
+      if constexpr (kWhole) {
+        convert16(static_cast<const char*>(rows[r]) + start + std::size_t{kUnit} * kSize * c, kType,
+                  values);
+      } else {
+        load_floats(shape, rows[r], first + c * kUnit, values);
+      }
 #pragma GCC unroll 4
       for (int n = 0; n < kVecs; ++n) {
         sum[c * kVecs + n] = add(sum[c * kVecs + n], load(values + n * kWidth));
@@ -176,24 +188,33 @@ RAINGAUGE_INLINE void add_columns(const PackShape& shape, int first, const void*
   }
 }
 
-RAINGAUGE_NOINLINE void add_rows(DType dtype, int head_dim, const void* const* rows,
-                                 std::int64_t count, float* sums) {
-  const PackShape shape{dtype, head_dim, Products::floats};
-  int c = 0;
-  while (c < head_dim) {
+template <DType kType>
+RAINGAUGE_NOINLINE void add_rows_of(int head_dim, const void* const* rows, std::int64_t count,
+                                    float* sums) {
+  for (int c = 0, columns = 0; c < head_dim; c += columns) {
     alignas(64) float totals[kPoolPanels * kUnit];
-    const bool many = c + kPoolPanels * kUnit <= head_dim;
-    if (many) {
-      add_columns<kPoolPanels>(shape, c, rows, count, totals);
+    const int left = head_dim - c;
+    columns = kUnit;
+    if (left >= kPoolPanels * kUnit) {
+      columns = kPoolPanels * kUnit;
+      add_columns<kType, kPoolPanels, true>(head_dim, c, rows, count, totals);
+    } else if (left >= kPoolPanels / 2 * kUnit) {
+      columns = kPoolPanels / 2 * kUnit;
+      add_columns<kType, kPoolPanels / 2, true>(head_dim, c, rows, count, totals);
     } else {
-      add_columns<1>(shape, c, rows, count, totals);
+      add_columns<kType, 1, false>(head_dim, c, rows, count, totals);
     }
-    const int columns = many ? kPoolPanels * kUnit : kUnit;
     for (int i = 0; i < columns && c + i < head_dim; ++i) {
       sums[c + i] += totals[i];
     }
-    c += columns;
   }
+}
+
+void add_rows(DType dtype, int head_dim, const void* const* rows, std::int64_t count, float* sums) {
+  const auto add = dtype == DType::f32   ? add_rows_of<DType::f32>
+                   : dtype == DType::f16 ? add_rows_of<DType::f16>
+                                         : add_rows_of<DType::bf16>;
+  add(head_dim, rows, count, sums);
 }
 
 RAINGAUGE_NOINLINE void score_matrix(const float* q, std::int64_t rows, int head_dim,
