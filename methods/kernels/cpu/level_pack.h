@@ -126,12 +126,16 @@ RAINGAUGE_NOINLINE void pack_q(const PackShape& shape, const void* row, float fa
   for (int t = 0; t < shape.head_dim; t += kUnit) {
     alignas(64) float values[kUnit];
     load_floats(shape, row, t, values);
-    const int count = shape.head_dim - t < kUnit ? shape.head_dim - t : kUnit;
-    for (int i = 0; i < count; ++i) {
+    for (int i = 0; i < kUnit; ++i) {
       values[i] *= factor;
     }
+    const int count = shape.head_dim - t < kUnit ? shape.head_dim - t : kUnit;
     if (!shape.pairs()) {
-      std::memcpy(words + t, values, static_cast<std::size_t>(count) * 4);
+      if (count == kUnit) {
+        std::memcpy(words + t, values, sizeof(values));
+      } else {
+        std::memcpy(words + t, values, static_cast<std::size_t>(count) * 4);
+      }
       continue;
     }
     for (int i = 0; i < count; i += 2) {  // exact: the factor is 1, -1 or 0
