@@ -74,15 +74,19 @@ void pooled_scores(const float* qmeans, std::int64_t nq, const float* kmeans, st
   const std::int64_t units = (nk + kUnit - 1) / kUnit;
   const std::size_t words = shape.k_unit_words();
   const auto packed = cpu::make_buffer<std::uint32_t>(static_cast<std::size_t>(units) * words);
-  parallel_for(threads, units, [&](std::int64_t unit, int) {
-    const void* rows[kUnit];
-    for (int i = 0; i < kUnit; ++i) {
-      const std::int64_t key = unit * kUnit + i;
-      rows[i] = key < nk ? kmeans + key * d : nullptr;
+  constexpr std::int64_t kUnitsPerItem = 8;  // less is not worth waking a thread
+  parallel_for(threads, (units + kUnitsPerItem - 1) / kUnitsPerItem, [&](std::int64_t item, int) {
+    const std::int64_t last = std::min(units, (item + 1) * kUnitsPerItem);
+    for (std::int64_t unit = item * kUnitsPerItem; unit < last; ++unit) {
+      const void* rows[kUnit];
+      for (int i = 0; i < kUnit; ++i) {
+        const std::int64_t key = unit * kUnit + i;
+        rows[i] = key < nk ? kmeans + key * d : nullptr;
+      }
+      ops.pack_k(shape, rows, packed.get() + static_cast<std::size_t>(unit) * words);
     }
-    ops.pack_k(shape, rows, packed.get() + static_cast<std::size_t>(unit) * words);
   });
-  constexpr std::int64_t kRowsPerItem = 24;
+  constexpr std::int64_t kRowsPerItem = 96;
   const int workers = resolve_threads(threads);
   const std::size_t scratch_size = cpu::scratch_floats(shape.head_dim);
   const auto scratch = cpu::make_buffer<float>(static_cast<std::size_t>(workers) * scratch_size);

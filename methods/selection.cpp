@@ -140,7 +140,7 @@ class HeadSelection {
  private:
   template <class Each>
   void by_row(const Each& each) const {
-    constexpr std::size_t kRowsPerItem = 32;
+    constexpr std::size_t kRowsPerItem = 64;  // less is not worth waking a thread
     const std::size_t items = (rows_.size() + kRowsPerItem - 1) / kRowsPerItem;
     parallel_for(request_.threads, static_cast<std::int64_t>(items), [&](std::int64_t item, int) {
       const auto first = static_cast<std::size_t>(item) * kRowsPerItem;
