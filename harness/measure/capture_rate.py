@@ -14,8 +14,7 @@ import statistics
 import time
 
 import torch
-from raingauge_capture.file import CaptureWriter
-from raingauge_capture.recorder import is_finite
+from raingauge_capture.file import CaptureWriter, is_finite
 from raingauge_capture.segments import Segment
 
 
@@ -41,15 +40,13 @@ def raw(path, size, flags):
 def recorded(path, tensors):
     tokens, heads, _ = tensors["q"].shape
 
-    def by_head():  # as Recorder does
-        for head in range(heads):
-            each = {name: writer.page_copy(tensor[:, head]) for name, tensor in tensors.items()}
-            assert all(is_finite(tensor) for tensor in each.values())
-            yield each
+    def check(name, head, elements):  # as Recorder does
+        assert is_finite(elements)
+    by_head = ({name: tensor[:, head] for name, tensor in tensors.items()} for head in range(heads))
     attributes = {"layer_index": 0, "step": 0, "branch": "cond", "scale": 0.1, "heads": list(range(heads)), "heads_total": heads}
     begin = time.monotonic()
     writer = CaptureWriter(path, {"model_id": "rate"}, overwrite=True)
-    writer.write(by_head(), attributes, [Segment("video", 0, tokens, 21, 45, tokens // 945)])
+    writer.write(by_head, attributes, [Segment("video", 0, tokens, 21, 45, tokens // 945)], check=check)
     writer.finish()
     sync(path)
     return time.monotonic() - begin

@@ -5,20 +5,15 @@ Elements travel as raw bits: HDF5 never converts one. bf16 is a 16-bit HDF5 floa
 print its values.
 """
 
-import collections
-import concurrent.futures
-import contextlib
-import errno
-import hashlib
 import os
 import pathlib
 import shutil
-import weakref
 
 import h5py
 import numpy as np
 import torch
 
+from .elements import ALIGNMENT, CHUNK_TOKENS, ElementFile, PageCopies, Stream, Threads
 from .errors import CaptureError
 from .segments import Segment
 
@@ -30,8 +25,6 @@ _FIELDS = {torch.float32: (4, 31, 23, 8, 0, 23, 127), torch.float16: (2, 15, 10,
            torch.bfloat16: (2, 15, 7, 8, 0, 7, 127)}
 _SEGMENT = np.dtype([("role", "S16"), ("start", "<i8"), ("length", "<i8"), ("frames", "<i4"),
                      ("height", "<i4"), ("width", "<i4")])
-CHUNK_TOKENS = 4096
-ALIGNMENT = 4096  # tensors start on pages, so that they can be mapped
 
 
 def h5_float(dtype):
@@ -44,36 +37,23 @@ def h5_float(dtype):
 
 
 def bits_of(tensor):
-    """The elements of a CPU tensor as a NumPy array of unsigned integers, without a copy if contiguous."""
+    """The elements of a CPU tensor as a NumPy array of unsigned integers, strided as they are, without a copy."""
     integer, name = _BITS[tensor.dtype]
-    return tensor.contiguous().view(integer).numpy().view(name)
-
-
-class PageCopies:
-    """Contiguous CPU copies of tensors that start on a page, so that they can be written past the page cache. Memory is
-    used again once no copy in it is referred to any more: fresh pages take longer than the copying."""
-
-    def __init__(self):
-        self._blocks = []  # [memory, weak reference to what the copy in it looks through]
-
-    def __call__(self, tensor):
-        size = tensor.numel() * tensor.element_size()
-        entry = self._unused(size + ALIGNMENT)
-        first = -entry[0].ctypes.data % ALIGNMENT
-        window = entry[0][first: first + size]
-        entry[1] = weakref.ref(window)
-        return torch.from_numpy(window).view(tensor.dtype).view(tensor.shape).copy_(tensor)
-
-    def _unused(self, size):
-        for entry in self._blocks:
-            if entry[0].nbytes >= size and entry[1]() is None:
-                return entry
-        self._blocks.append([np.empty(size, np.uint8), None])
-        return self._blocks[-1]
+    return tensor.view(integer).numpy().view(name)
 
 
 def tensor_of(bits, dtype):
     return torch.from_numpy(bits.view(bits.dtype.str.replace("u", "i"))).view(dtype)
+
+
+def is_finite(tensor):
+    """Of a CPU tensor. As integers: Inf and NaN are the largest of their sign, with the sign bit as with unsigned numbers,
+    without it as with signed ones. So it takes no temporary, and less time than comparing floats."""
+    bits = bits_of(tensor)
+    _, sign, exponent, exponent_bits, *_ = _FIELDS[tensor.dtype]
+    infinity = ((1 << exponent_bits) - 1) << exponent
+    signed = bits.view(bits.dtype.str.replace("u", "i"))
+    return bool(signed.max() < infinity and bits.max() < infinity + (1 << sign))
 
 
 def check_target(path, needed, overwrite=False):
@@ -88,74 +68,6 @@ def check_target(path, needed, overwrite=False):
     if needed > free:
         raise CaptureError(f"{path}: no space left: {needed / 1e9:.3f} GB are needed, {free / 1e9:.3f} GB are free "
                            "there; record fewer heads, layers or steps, or choose another disk")
-
-
-class _Worker:
-    """Calls made one after another in a thread of their own; at most `ahead` wait. Their errors come out of a later one."""
-
-    def __init__(self, ahead=1):
-        self._thread, self._waiting, self._ahead = concurrent.futures.ThreadPoolExecutor(1), collections.deque(), ahead
-
-    def call(self, function, *arguments):
-        self._settle(self._ahead - 1)
-        self._waiting.append(self._thread.submit(function, *arguments))
-
-    def wait(self):
-        self._settle(0)
-
-    def _settle(self, left):
-        while len(self._waiting) > left:
-            self._waiting.popleft().result()
-
-    def close(self):
-        self._thread.shutdown()
-
-
-class _Digest(_Worker):
-    """SHA-256 of arrays that do not change until they are hashed, beside everything else."""
-
-    def __init__(self):
-        super().__init__()
-        self._hash = hashlib.sha256()
-
-    def add(self, bits):
-        self.call(self._hash.update, bits)
-
-    def hexdigest(self):
-        self.wait()
-        return self._hash.hexdigest()
-
-
-class _File:
-    """Writes arrays at their places. Whole pages that stand on pages go past the page cache, where the file system
-    allows it: a copy less for each, and the disk begins at once."""
-
-    def __init__(self, path):
-        self._cached, self._direct = os.open(path, os.O_WRONLY), None
-        with contextlib.suppress(OSError, AttributeError):  # some file systems refuse; not every system has it
-            self._direct = os.open(path, os.O_WRONLY | os.O_DIRECT)
-        self.direct_bytes = 0
-
-    def write(self, bits, offset):
-        rest = memoryview(bits).cast("B")
-        while rest:
-            direct = self._direct is not None and not any(
-                place % ALIGNMENT for place in (offset, len(rest), bits.ctypes.data))
-            try:
-                written = os.pwrite(self._direct if direct else self._cached, rest, offset)
-            except OSError as error:
-                if not direct or error.errno != errno.EINVAL:
-                    raise
-                os.close(self._direct)  # opened, yet refused: other alignment is wanted
-                self._direct = None
-                continue
-            self.direct_bytes += written if direct else 0
-            rest, offset = rest[written:], offset + written
-
-    def close(self):
-        os.close(self._cached)
-        if self._direct is not None:
-            os.close(self._direct)
 
 
 class CaptureWriter:
@@ -175,7 +87,7 @@ class CaptureWriter:
         self.file = h5py.File(created)
         # Uncompressed elements go into the place that HDF5 gave a dataset without passing through HDF5, which would
         # hold up every other thread.
-        self._elements, self._writing, self.page_copy = _File(path), _Worker(ahead=3), PageCopies()
+        self._elements, self._copies = ElementFile(path), PageCopies()
         self.file.attrs["format"] = "raingauge-capture"
         self.file.attrs["version"] = np.int64(1)
         self.set_attributes(attributes)
@@ -211,15 +123,16 @@ class CaptureWriter:
         dataset.attrs["dtype"] = DTYPES[dtype]
         return dataset
 
-    def write(self, heads, attributes, segments, *, key_valid=None):
-        """One record. heads: a list of callables or an iterable that gives, head by head, a mapping
-        {q, k, v[, o]: tensor [tokens, head_dim]} of one dtype; its length is that of attributes["heads"].
-        Returns the record's number."""
+    def write(self, heads, attributes, segments, *, key_valid=None, check=None):
+        """One record. heads: an iterable that gives, head by head, a mapping {q, k, v[, o]: tensor [tokens,
+        head_dim]} of one dtype; its length is that of attributes["heads"]. Tensors on the CPU are read by other
+        threads: they must stay unchanged until write() returns. check: called by those threads as check(name, index
+        of the head, some of its rows) until it has seen every row; what it raises, write() raises. Returns the
+        record's number."""
         number, name = self.number, f"{self.number:06d}"
         group = self.file["records"].create_group(name)
         try:
-            hashes = self._write_heads(group, heads, len(attributes["heads"]))
-            self._writing.wait()
+            hashes = self._write_heads(group, heads, len(attributes["heads"]), check)
             self._write_small(group, segments, key_valid)
             self.file.flush()  # data reaches the file before the attributes that say the record is whole
             for key, value in hashes.items():
@@ -230,7 +143,6 @@ class CaptureWriter:
                 group.attrs[key] = np.asarray(value, np.int32) if key == "heads" else value
             self.file.flush()
         except BaseException as error:
-            self._settle()
             try:
                 del self.file["records"][name]
             except (KeyError, RuntimeError, OSError):
@@ -242,51 +154,49 @@ class CaptureWriter:
         self.number += 1
         return number
 
-    def _settle(self):
-        """After an error: whatever the last write made of it."""
-        with contextlib.suppress(OSError):
-            self._writing.wait()
-
-    def _write_heads(self, group, heads, count):
-        hashes = {}
+    def _write_heads(self, group, heads, count, check):
+        streams, threads = {}, Threads()
         try:
-            self._write_each(group, heads, count, hashes)
-            return {key: digest.hexdigest() for key, digest in hashes.items()}
+            self._write_each(group, heads, count, check, streams, threads)
+            hashes = {key: stream.finish() for key, stream in streams.items()}
+            return {key: value for key, value in hashes.items() if value}
         finally:
-            for digest in hashes.values():
-                digest.close()
+            threads.close()
 
-    def _write_each(self, group, heads, count, hashes):
-        datasets, done = {}, 0
+    def _write_each(self, group, heads, count, check, streams, threads):
+        done = 0
         for index, tensors in enumerate(heads):
             if index == count:
                 raise CaptureError(f"{self.path}: more heads than the {count} that `heads` names")
             for key, tensor in tensors.items():
                 if tensor.dtype not in DTYPES:
                     raise CaptureError(f"{self.path}: {key} is {tensor.dtype}; allowed are float32, float16, bfloat16")
-                if key not in datasets:
-                    datasets[key] = self._create(group, key, (count, *tensor.shape), tensor.dtype)
-                    if key != "o":
-                        hashes[key] = _Digest()
-                if not (tensor.is_cpu and tensor.is_contiguous() and tensor.data_ptr() % ALIGNMENT == 0):
-                    tensor = self.page_copy(tensor.detach())
-                bits = bits_of(tensor)
-                if key in hashes:
-                    hashes[key].add(bits)
-                self._write_bits(datasets[key], index, bits)
-                self.bytes += bits.nbytes
+                if key not in streams:
+                    streams[key] = self._stream(group, key, (count, *tensor.shape), tensor.dtype, check, threads)
+                # A device's elements are copied here: in this thread that comes after what computes them.
+                tensor = tensor.detach() if tensor.is_cpu else self._copies(tensor.detach())
+                threads.take(streams[key], index, bits_of(tensor))
+                self.bytes += tensor.nbytes
             done += 1
         if done != count:
             raise CaptureError(f"{self.path}: {done} heads given, `heads` names {count}")
 
-    def _write_bits(self, dataset, head, bits):
+    def _stream(self, group, key, shape, dtype, check, threads):
+        dataset = self._create(group, key, shape, dtype)
         place = None if self.compress else dataset.id.get_offset()
-        if place is not None:
-            self._writing.call(self._elements.write, bits, place + head * bits.nbytes)
-            return
-        space = dataset.id.get_space()
-        space.select_hyperslab((head, 0, 0), (1, *bits.shape))
-        dataset.id.write(h5py.h5s.create_simple((1, *bits.shape)), space, bits, mtype=dataset.id.get_type())
+
+        def put(index, first, block):
+            if place is not None:
+                row = block[0].nbytes
+                self._elements.write(block, place + (index * shape[1] + first) * row)
+                return
+            space = dataset.id.get_space()
+            space.select_hyperslab((index, first, 0), (1, *block.shape))
+            dataset.id.write(h5py.h5s.create_simple((1, *block.shape)), space, block, mtype=dataset.id.get_type())
+
+        def checked(index, block):
+            check(key, index, tensor_of(block, dtype))
+        return Stream(threads.disk, put, checked if check else None, key != "o")
 
     def _write_small(self, group, segments, key_valid):
         rows = [(s.role.encode(), s.start, s.length, s.frames, s.height, s.width) for s in segments]
@@ -309,8 +219,6 @@ class CaptureWriter:
     def close(self):
         """Closes without `complete`: the file stays readable as interrupted."""
         if self.file:
-            self._settle()
-            self._writing.close()
             self._elements.close()
             self.file.close()
 

@@ -18,7 +18,7 @@ import torch
 
 from . import models
 from .errors import CaptureError
-from .file import CaptureWriter, check_target
+from .file import CaptureWriter, check_target, is_finite
 from .interceptors import interceptor_for
 from .listing import list_layers
 from .segments import make_segments
@@ -201,19 +201,19 @@ class Recorder:
 
         def by_head():
             for head in heads:
-                yield {name: self._element(tensor[b, :tokens, head], name, step, call.layer, head)
-                       for name, tensor in tensors.items()}
-        self.writer.write(by_head(), attributes, segments,
+                yield {name: self._element(tensor[b, :tokens, head]) for name, tensor in tensors.items()}
+
+        def check(name, index, elements):
+            if not is_finite(elements):
+                raise CaptureError(f"step {step}, layer {call.layer}, head {heads[index]}: {name} holds NaN or Inf as "
+                                   f"{elements.dtype}; the model overflows (use bfloat16), or pass --allow-nonfinite")
+        self.writer.write(by_head(), attributes, segments, check=None if self.allow_nonfinite else check,
                           key_valid=None if valid is None else valid.to("cpu", torch.uint8).numpy())
         self.records += 1
         self._tell(step)
 
-    def _element(self, tensor, name, step, layer, head):
-        tensor = self.writer.page_copy(tensor.detach().to(self.dtype or tensor.dtype))
-        if not self.allow_nonfinite and not is_finite(tensor):
-            raise CaptureError(f"step {step}, layer {layer}, head {head}: {name} holds NaN or Inf as {tensor.dtype}; the model "
-                               "overflows (use bfloat16), or pass --allow-nonfinite")
-        return tensor
+    def _element(self, tensor):
+        return tensor.detach().to(self.dtype or tensor.dtype)
 
     def _tell(self, step):
         seconds = time.monotonic() - self._began
@@ -222,11 +222,6 @@ class Recorder:
         self.progress(f"step {step} of {last}: {self.records} of {self.plan.records} records, "
                       f"{self.writer.bytes / GIGABYTE:.3f} of {self.plan.bytes / GIGABYTE:.3f} GB, "
                       f"{datetime.timedelta(seconds=int(seconds))} gone, about {datetime.timedelta(seconds=int(left))} left")
-
-
-def is_finite(tensor):
-    """In one pass and without a temporary: NaN passes through the extremes, Inf is one."""
-    return all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(tensor))
 
 
 def _libraries():

@@ -2,6 +2,7 @@
 """The file writer and reader: bits, laziness, interruption, full disks."""
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from raingauge_capture import CaptureError, CaptureReader, CaptureWriter, Segment, make_segments
-from raingauge_capture.file import PageCopies
+from raingauge_capture.elements import ALIGNMENT, PageCopies
 
 SITE = {"layer_index": 0, "step": 0, "branch": "cond", "scale": 0.25}
 PACKAGE = pathlib.Path(__file__).resolve().parents[3] / "data" / "capture"
@@ -109,6 +110,84 @@ def test_direct_writes_that_are_refused(monkeypatch, tmp_path):
         return write_at(descriptor, *arguments)
     monkeypatch.setattr(os, "pwrite", refusing)
     assert elements_written(tmp_path, 4096, True)[0] == 0
+
+
+@pytest.mark.parametrize("given", ["strided", "on_pages", "off_pages", "inference"])
+@pytest.mark.parametrize("compress", [False, True])
+def test_heads_of_many_blocks_while_the_disk_is_slow(monkeypatch, tmp_path, given, compress):
+    """Memory of a block is not used again before it is written; hashes are those of all elements in order."""
+    heads, tokens = 5, 70001
+    source = torch.randn(tokens, heads, 8, generator=torch.Generator().manual_seed(5)).to(torch.bfloat16)
+    expected = source.transpose(0, 1).contiguous()
+    if given == "inference":
+        with torch.inference_mode():
+            source = source.clone()
+    given_heads = [source[:, head] for head in range(heads)]
+    if given in ("on_pages", "off_pages"):
+        copies = PageCopies()
+        held = [copies(torch.cat([x, x[:1]])) for x in given_heads]
+        given_heads = [x[:-1] if given == "on_pages" else x.copy_(torch.cat([y[:1], y]))[1:] for x, y in zip(held, given_heads)]
+        assert all((x.data_ptr() % ALIGNMENT == 0) == (given == "on_pages") for x in given_heads)
+    write_at = os.pwrite
+
+    def slow(descriptor, data, offset):
+        time.sleep(0.003)
+        return write_at(descriptor, data[:100_000 // ALIGNMENT * ALIGNMENT], offset)  # parts are a disk's right, too
+    monkeypatch.setattr(os, "pwrite", slow)
+    writer = CaptureWriter(tmp_path / "s.h5", {}, compress=compress)
+    writer.write(({name: sign * x if sign < 0 else x for name, sign in (("q", 1), ("k", -1), ("v", 1), ("o", 1))}
+                  for x in given_heads), SITE | {"heads": list(range(heads))}, [Segment("image", 0, tokens, 1, 1, tokens)])
+    writer.finish()
+    with CaptureReader(tmp_path / "s.h5") as capture:
+        record, = capture.records
+        for name, elements in (("q", expected), ("k", -expected), ("v", expected), ("o", expected)):
+            bits = elements.view(torch.int16)
+            assert torch.equal(record.tensor(name).view(torch.int16), bits)
+            if name != "o":
+                assert record.attributes[f"sha256_{name}"] == hashlib.sha256(bits.numpy()).hexdigest()
+        assert "sha256_o" not in record.attributes
+
+
+@pytest.mark.parametrize("place", [(0, 0), (3, 40000), (5, 69999)])
+def test_what_a_check_or_a_disk_raises_comes_out(monkeypatch, tmp_path, place):
+    """The first, a middle and the last block; the record is dropped, the one before and the next one are whole."""
+    head, row = place
+    heads = torch.arange(6 * 70000 * 8).remainder(251).to(torch.float16).reshape(6, 70000, 8)
+    marked = heads.clone()
+    marked[head, row, 3] = -1
+    writer = CaptureWriter(tmp_path / "e.h5", {})
+
+    def add(layer, k, check=None):
+        writer.write(({"q": q, "k": k, "v": q} for q, k in zip(heads, k)), SITE | {"layer_index": layer, "heads": list(range(6))},
+                     [Segment("image", 0, 70000, 1, 1, 70000)], check=check)
+
+    def check(name, index, elements):
+        if (elements < 0).any():
+            raise CaptureError(f"negative in {name} of {index}")
+    add(0, heads, check)
+    with pytest.raises(CaptureError, match=f"negative in k of {head}"):
+        add(1, marked, check)
+    write_at = os.pwrite
+
+    def failing(descriptor, data, offset):
+        if bool((np.frombuffer(data, np.float16) < 0).any()):
+            raise OSError(errno.EIO, "broken")
+        return write_at(descriptor, data, offset)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", failing)
+        with pytest.raises(CaptureError, match="broken"):
+            add(2, marked)
+
+    def interrupted():
+        yield heads[0]
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        add(3, interrupted())
+    add(4, marked)
+    writer.finish()
+    with CaptureReader(tmp_path / "e.h5") as capture:
+        assert [record.attributes["layer_index"] for record in capture.records] == [0, 4]
+        assert torch.equal(capture.records[0].tensor("k"), heads) and torch.equal(capture.records[1].tensor("k"), marked)
 
 
 def test_memory_of_copies_is_used_again_when_nobody_holds_it():

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from raingauge_capture import CaptureError, CaptureReader, Recorder, cli, tiny
-from raingauge_capture.recorder import is_finite
+from raingauge_capture.file import is_finite
 from raingauge_capture.selection import resolve
 
 ALL = dict(layers="all", steps="all", heads="all", branch="both")
