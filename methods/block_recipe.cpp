@@ -227,11 +227,9 @@ Plan run_recipe(const BlockRecipe& recipe, const RecordView& record, const Metho
   std::vector<KeptRows> kept(static_cast<std::size_t>(record.heads()));
   std::vector<KeptRows> forced_part(kept.size());
   std::vector<std::string> scored_on(kept.size());
-  // Threads share the heads or, where those are fewer, the blocks of one head after another.
-  const int threads = resolve_threads(options.threads);
-  const bool share_heads = record.heads() >= threads;
-  const int of_head = share_heads ? 1 : threads;
-  parallel_for(share_heads ? threads : 1, record.heads(), [&](std::int64_t head, int /*worker*/) {
+  // Threads share the heads: not every score can share one. A single head has them all.
+  const int of_head = record.heads() == 1 ? options.threads : 1;
+  parallel_for(options.threads, record.heads(), [&](std::int64_t head, int /*worker*/) {
     const auto h = static_cast<std::size_t>(head);
     const RecipeHead this_head{record, head, arrangement, orders};
     const BlockCounts counts = block_counts(arrangement, orders, head, record.key_valid);

@@ -132,7 +132,7 @@ RAINGAUGE_NOINLINE void pack_q(const PackShape& shape, const void* row, float fa
     const int count = shape.head_dim - t < kUnit ? shape.head_dim - t : kUnit;
     if (!shape.pairs()) {
       if (count == kUnit) {
-        std::memcpy(words + t, values, sizeof(values));
+        std::memcpy(words + t, values, sizeof(values));  // a known size: no call
       } else {
         std::memcpy(words + t, values, static_cast<std::size_t>(count) * 4);
       }

@@ -148,6 +148,21 @@ def test_heads_of_many_blocks_while_the_disk_is_slow(monkeypatch, tmp_path, give
         assert "sha256_o" not in record.attributes
 
 
+def test_hashes_are_of_the_heads_in_order_when_the_first_takes_longest(tmp_path):
+    heads = torch.randn(6, 64, 8)
+
+    def check(name, index, _):
+        if (name, index) == ("q", 0):
+            time.sleep(0.3)  # other threads reach the next heads meanwhile
+    writer = CaptureWriter(tmp_path / "h.h5", {})
+    writer.write(({"q": x, "k": x, "v": x} for x in heads), SITE | {"heads": list(range(6))},
+                 [Segment("image", 0, 64, 1, 1, 64)], check=check)
+    writer.finish()
+    with CaptureReader(tmp_path / "h.h5") as capture:
+        for name in "qkv":
+            assert capture.records[0].attributes[f"sha256_{name}"] == hashlib.sha256(heads.numpy()).hexdigest()
+
+
 @pytest.mark.parametrize("place", [(0, 0), (3, 40000), (5, 69999)])
 def test_what_a_check_or_a_disk_raises_comes_out(monkeypatch, tmp_path, place):
     """The first, a middle and the last block; the record is dropped, the one before and the next one are whole."""
